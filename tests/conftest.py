@@ -1,0 +1,39 @@
+"""Fixtures every test may use."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("VARS_SHARED", ROOT.parent / "shared"))  # real catalogues and weights, if any
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A folder that takes every artefact and report, as in a stage run."""
+    monkeypatch.setenv("VARS_WORKSPACE", str(tmp_path))
+    monkeypatch.delenv("VARS_REPORTS", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A throwaway repository root with folders for notebooks; returns a function that adds a notebook."""
+    monkeypatch.setenv("VARS_ROOT", str(tmp_path))
+    for name in ("VARS_WORKSPACE", "VARS_REPORTS", "VARS_QUIET"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "notebooks").mkdir()
+
+    def add(name: str, *cells: str | tuple[str, list[str]]) -> Path:
+        made = []
+        for number, cell in enumerate(cells):
+            source, tags = cell if isinstance(cell, tuple) else (cell, [])
+            made.append(nbformat.v4.new_code_cell(source, id=f"c{number}", metadata={"tags": tags}))
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+        return path
+
+    add.root = tmp_path
+    return add

@@ -1,0 +1,48 @@
+"""Seeds, device, progress."""
+
+import numpy as np
+import torch
+
+from vars_core import runtime
+
+
+def test_streams_are_stable_and_their_own():
+    def draw(*salt):
+        return runtime.rng(0, *salt).integers(1 << 30)
+
+    assert draw("pgd", 8) == draw("pgd", 8) != draw("pgd", 4)
+    assert draw("ab") != draw("a", "b")
+    # The same on every machine and in every process.
+    assert runtime.rng(0, "x").integers(1 << 30) == 690440600
+    first = torch.rand(3, generator=runtime.generator(1, "a"))
+    assert torch.equal(first, torch.rand(3, generator=runtime.generator(1, "a")))
+
+
+def test_seed_everything_seeds_what_draws_globally():
+    runtime.seed_everything(3)
+    first = np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+    runtime.seed_everything(3)
+    assert first == (np.random.rand(), torch.rand(1).item())  # noqa: NPY002
+
+
+def test_the_device_can_be_chosen(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+    assert runtime.device().type == "cpu"
+
+
+def test_progress_in_a_stage_is_a_line_per_quarter(monkeypatch, capsys):
+    monkeypatch.setenv("VARS_QUIET", "1")
+    assert list(runtime.progress(range(10), "training")) == list(range(10))
+    assert capsys.readouterr().err.splitlines() == [
+        "training: start, 10 steps",
+        *(f"training: {q} %" for q in (25, 50, 75, 100)),
+    ]
+    list(runtime.progress(iter([1, 2]), "reading"))
+    assert capsys.readouterr().err.splitlines() == ["reading: start"]
+    list(runtime.progress([], "nothing"))
+
+
+def test_progress_by_hand_is_a_bar(monkeypatch, capsys):
+    monkeypatch.delenv("VARS_QUIET", raising=False)
+    assert list(runtime.progress(range(3), "training")) == [0, 1, 2]
+    assert "training" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Securing visually-aware recommenders: the thin module behind the seven notebooks."""

@@ -1,0 +1,124 @@
+"""The attack engine: maximise an objective over images inside an L∞ budget, in pixels, on the 8-bit grid.
+
+An objective maps images (N, 3, H, W) in [0, 1] to one value per image (N,) and is maximised. The engine owns
+budget, steps, restarts and rounding; it never sees a normalised image.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import torch
+
+from vars_core.runtime import progress
+
+Objective = Callable[[torch.Tensor], torch.Tensor]
+
+
+def quantise(images: torch.Tensor) -> torch.Tensor:
+    """Q: round to the 8-bit grid. Truncation would make every attack one-sided."""
+    return images.mul(255).round().clamp(0, 255).div(255)
+
+
+def gradient(objective: Objective, images: torch.Tensor) -> torch.Tensor:
+    """∂ objective / ∂ images (N, 3, H, W). `autograd.grad` leaves no gradient in any parameter."""
+    images = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = objective(images)
+        if values.shape != (len(images),):
+            raise ValueError(
+                f"an objective returns one value per image, shape ({len(images)},); got {tuple(values.shape)}"
+            )
+        return torch.autograd.grad(values.sum(), images)[0]
+
+
+@contextmanager
+def evaluating(objective: Objective):
+    """Put the objective's `modules` in eval mode and give their flags back, also when the attack raises."""
+    flags = [(m, m.training) for module in getattr(objective, "modules", ()) for m in module.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        yield
+    finally:
+        for module, was in flags:
+            module.training = was
+
+
+def _budget(epsilon, images: torch.Tensor) -> torch.Tensor:
+    eps = torch.as_tensor(epsilon, dtype=images.dtype, device=images.device).expand(len(images))
+    if not ((eps > 0) & (eps <= 255)).all():
+        raise ValueError(f"epsilon is in 8-bit steps, above 0 and at most 255; got {epsilon}")
+    return (eps / 255).view(-1, 1, 1, 1)
+
+
+def linf(
+    objective: Objective,
+    images: torch.Tensor,
+    epsilon,
+    *,
+    steps: int = 10,
+    step: float | None = None,
+    random_start: bool = True,
+    restarts: int = 1,
+    momentum: float = 0.0,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Maximise `objective` in the L∞ ball of `epsilon`/255 around `images` (N, 3, H, W in [0, 1], 8-bit grid).
+
+    `epsilon` is one number or one per image; `step` is in 8-bit steps, 2.5 ε / `steps` unless given. Returns
+    8-bit-grid images (N, 3, H, W); with several restarts, the best one of each image. PGD (Madry et al. 2018)
+    as it stands; BIM is `random_start=False`; MIM (Dong et al. 2018) is `momentum=1.0`.
+    Raises ValueError for a budget outside (0, 255] or an objective without one value per image.
+    """
+    eps = _budget(epsilon, images)
+    alpha = 2.5 * eps / steps if step is None else step / 255
+    low, high = (images - eps).clamp(min=0), (images + eps).clamp(max=1)
+    best, best_value = None, None
+    with evaluating(objective):
+        for _ in range(restarts):
+            x = images
+            if random_start:
+                start = torch.rand(images.shape, generator=generator).to(images)
+                x = torch.clamp(images + (2 * start - 1) * eps, low, high)
+            velocity = torch.zeros_like(images)
+            for _ in range(steps):
+                slope = gradient(objective, x)
+                if momentum:
+                    # the floor keeps a sample with a zero gradient alive: 0/0 would freeze it as NaN for good
+                    scale = slope.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
+                    slope = velocity = momentum * velocity + slope / scale
+                x = torch.clamp(x + alpha * slope.sign(), low, high)
+            x = quantise(x)
+            if restarts == 1:
+                return x
+            with torch.no_grad():
+                value = objective(x)
+            if best is None:
+                best, best_value = x, value
+            else:
+                better = value > best_value
+                best = torch.where(better.view(-1, 1, 1, 1), x, best)
+                best_value = torch.where(better, value, best_value)
+    return best
+
+
+def fgsm(objective: Objective, images: torch.Tensor, epsilon) -> torch.Tensor:
+    """One signed step of the whole budget (Goodfellow et al. 2015). Returns 8-bit-grid images (N, 3, H, W)."""
+    eps = _budget(epsilon, images)
+    with evaluating(objective):
+        return quantise((images + eps * gradient(objective, images).sign()).clamp(0, 1))
+
+
+def noise(images: torch.Tensor, epsilon, *, generator: torch.Generator) -> torch.Tensor:
+    """The control that every attack needs: uniform noise of the same budget, on the 8-bit grid."""
+    start = torch.rand(images.shape, generator=generator).to(images)
+    return quantise((images + (2 * start - 1) * _budget(epsilon, images)).clamp(0, 1))
+
+
+def in_batches(attack: Callable, objective, images: torch.Tensor, batch: int = 64, label: str = ""):
+    """Run `attack(objective, images)` over slices; `objective[rows]` narrows an objective to its images."""
+    parts = [
+        attack(objective[rows], images[rows])
+        for rows in progress([slice(i, i + batch) for i in range(0, len(images), batch)], label or "attack")
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,34 @@
+"""What a detector's scores are worth: thresholds by conformal prediction, AUROC and rates with intervals."""
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from vars_core import stats
+
+
+def conformal_threshold(clean_scores: np.ndarray, rate: float) -> float:
+    """τ with P(clean score > τ) ≤ `rate`: the ⌈(n+1)(1−rate)⌉-th smallest of n clean *validation* scores
+    (split conformal prediction; Vovk et al. 2005). An image is flagged when its score is above τ. Infinite,
+    nothing is flagged, when n is too small for the rate."""
+    place = int(np.ceil((len(clean_scores) + 1) * (1 - rate)))
+    return float(np.sort(clean_scores)[place - 1]) if place <= len(clean_scores) else float("inf")
+
+
+def auroc(clean: np.ndarray, attacked: np.ndarray) -> float:
+    """P(attacked image scores higher than clean one), ties counting half."""
+    labels = np.r_[np.zeros(len(clean)), np.ones(len(attacked))]
+    return float(roc_auc_score(labels, np.r_[clean, attacked]))
+
+
+def auroc_row(clean: np.ndarray, attacked: np.ndarray, seed: int = 0, resamples: int = 300) -> dict:
+    """AUROC with its 95 % bootstrap interval (clean and attacked images resampled): value, ci_low, ci_high, n."""
+    rng = np.random.default_rng(seed)
+    draws = [auroc(rng.choice(clean, len(clean)), rng.choice(attacked, len(attacked))) for _ in range(resamples)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"value": auroc(clean, attacked), "ci_low": low, "ci_high": high, "n": len(attacked)}
+
+
+def rate_row(flagged: np.ndarray) -> dict:
+    """Share of flagged images with its Wilson interval: value, ci_low, ci_high, n."""
+    low, high = stats.wilson(int(flagged.sum()), len(flagged))
+    return {"value": float(flagged.mean()), "ci_low": low, "ci_high": high, "n": len(flagged)}

@@ -1,0 +1,133 @@
+"""Filter and detector as one thing: fitted jointly, calibrated, saved, and put before a shop.
+
+`screen(images) -> (filtered, score, flagged)` is what a shop calls on an upload.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vars_core.calibration import conformal_threshold
+from vars_core.detectors import Detector, Score, detector_loss, labelled_batch, scores
+from vars_core.extractor import Extractor, to_images, to_photos
+from vars_core.filters import ConvDenoiser, GlobalViT
+from vars_core.perturbations import Perturber, mixed_precision
+from vars_core.runtime import device, progress
+from vars_core.training import FilterLoss, features_of, next_batch
+
+FILTERS = {"GlobalViT": GlobalViT, "ConvDenoiser": ConvDenoiser}
+
+
+def save_filter(model: nn.Module, file: Path, **metadata: str) -> None:
+    """Weights and settings of a trained filter, written beside and then renamed."""
+    meta = {"filter": type(model).__name__, "settings": model.settings, **metadata}
+    temporary = file.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
+    temporary.replace(file)
+    file.with_suffix(".json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
+
+
+def load_filter(file: Path) -> nn.Module:
+    """A filter written by `save_filter`, frozen, on the device."""
+    meta = json.loads(file.with_suffix(".json").read_text())
+    model = FILTERS[meta["filter"]](**meta["settings"])
+    model.load_state_dict(load_file(file))
+    return model.to(device(), memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+@dataclass
+class Defence:
+    """A filter, a detector and thresholds by false-alarm rate in percent, e.g. {"1": τ, "5": τ}."""
+
+    purifier: nn.Module
+    detector: Detector
+    extractor: Extractor
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> Score:
+        return Score(self.detector, self.purifier, self.extractor).eval()
+
+    def calibrate(self, clean_photos: np.ndarray, rates=(0.01, 0.05)) -> None:
+        """Thresholds from clean *validation* photos, which neither filter nor detector was fitted on."""
+        clean = scores(self.score, clean_photos)
+        self.thresholds = {f"{100 * rate:g}": conformal_threshold(clean, rate) for rate in rates}
+
+    @torch.no_grad()
+    def screen(self, photos: np.ndarray, rate: str = "1"):
+        """uint8 photos (N, H, W, 3) → filtered photos (same), scores (N,), flagged (N,) at `rate` percent.
+
+        Raises KeyError for a rate that was not calibrated."""
+        filtered = [to_photos(self.purifier(to_images(photos[i : i + 128]))) for i in range(0, len(photos), 128)]
+        score = scores(self.score, photos)
+        return np.concatenate(filtered), score, score > self.thresholds[rate]
+
+    def save(self, folder: Path, **metadata: str) -> None:
+        save_filter(self.purifier, folder / "filter.safetensors", **metadata)
+        save_file(
+            {k: v.contiguous() for k, v in self.detector.state_dict().items()},
+            folder / "detector.safetensors",
+        )
+        meta = {"thresholds": self.thresholds, "features": self.detector.dim, **metadata}
+        (folder / "defence.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, extractor: Extractor) -> "Defence":
+        meta = json.loads((folder / "defence.json").read_text())
+        detector = Detector(meta["features"])
+        detector.load_state_dict(load_file(folder / "detector.safetensors"))
+        detector = detector.to(device()).eval().requires_grad_(False)
+        return cls(load_filter(folder / "filter.safetensors"), detector, extractor, meta["thresholds"])
+
+
+def fit_jointly(
+    defence: Defence,
+    loss: FilterLoss,
+    photos: np.ndarray,
+    cfg,
+    attack_cfg,
+    *,
+    steps: int,
+    generator: torch.Generator,
+) -> pd.DataFrame:
+    """Fine-tune filter and detector together on `photos` (N, H, W, 3), one attack pass for both losses.
+
+    The filter's target for an attacked photo is the clean one; for a clean or edited photo it is that photo.
+    The detector's gradient reaches the filter through the residual, which becomes evidence. `cfg` is
+    `params.Detection`, `attack_cfg` `params.Reconstruction`. Returns both losses by step."""
+    purifier, detector, extractor = defence.purifier, defence.detector, defence.extractor
+    pool = features_of(extractor, photos)
+    perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
+    for module in (purifier, detector):
+        module.train().requires_grad_(True)
+    parameters = [*purifier.parameters(), *detector.parameters()]
+    optimiser = torch.optim.AdamW(parameters, cfg.learning_rate / 3, weight_decay=0.01)
+    rows, history = [], []
+    for step in progress(range(steps), "joint training"):
+        images, rows = next_batch(photos, rows, cfg.batch_size, generator)
+        n = len(images)
+        with torch.no_grad(), mixed_precision(images):
+            own = extractor(images).float()
+            views, labels = labelled_batch(images, own, perturber)
+            raw = extractor(views).float()
+        target = torch.cat([views[: 2 * n], images])
+        with mixed_precision(images):
+            filtered = purifier(views)
+            terms = loss(filtered, target, torch.cat([raw[: 2 * n], own]), labels == 1)
+            evidence = (views, filtered, raw, extractor(filtered).float())
+            detection = detector_loss(detector, evidence, labels, cfg.temperature, contrastive=True)
+        restoration = sum(terms.values())
+        optimiser.zero_grad()
+        (restoration + detection).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        history.append({"step": step, "filter": restoration.item(), "detector": detection.item()})
+    for module in (purifier, detector):
+        module.eval().requires_grad_(False)
+    return pd.DataFrame(history)

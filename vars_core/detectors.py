@@ -1,0 +1,153 @@
+"""Detectors d: image → score, higher = adversarial. The contrastive one, its BCE twin and feature squeezing."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vars_core.extractor import to_images
+from vars_core.filters import BitDepth, Median
+from vars_core.perturbations import Perturber, mixed_precision
+from vars_core.runtime import device, progress
+from vars_core.training import features_of, next_batch
+
+
+def contrastive_loss(embeddings: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Supervised contrastive loss L_out (Khosla et al. 2020, eq. 2).
+
+    `embeddings` (N, d) of unit length, `labels` (N,). Images of one label attract, of two labels repel; the
+    same item, clean and attacked, is the hard negative that makes the embedding ignore what is on the photo.
+    """
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    similarity = (embeddings @ embeddings.T / temperature).masked_fill(itself, -torch.inf)
+    log_share = similarity - similarity.logsumexp(1, keepdim=True)
+    positives = (labels[:, None] == labels[None]) & ~itself
+    per_anchor = log_share.masked_fill(~positives, 0).sum(1) / positives.sum(1).clamp_min(1)
+    return -per_anchor[positives.any(1)].mean()
+
+
+class Detector(nn.Module):
+    """Looks at the filter's residual x − R(x) and at the features f(x), f(R(x)) and their difference.
+
+    `forward` gives the logit (N,); `embed` gives the unit embedding (N, 64) and the logit."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        widths = (3, 16, 32, 64, 64)
+        self.residual = nn.Sequential(
+            *(
+                layer
+                for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+                for layer in (nn.Conv2d(a, b, 3, 1 if i == 0 else 2, 1), nn.GELU())
+            )
+        )
+        self.features = nn.Sequential(nn.Linear(4 * dim, 128), nn.GELU())
+        self.joint = nn.Sequential(nn.Linear(256, 128), nn.GELU())
+        self.projection = nn.Linear(128, 64)
+        self.head = nn.Linear(128, 1)
+        self.dim = dim
+
+    def embed(self, images, filtered, raw, served):
+        """`raw` f(x), `served` f(R(x)), both (N, D)."""
+        # 1/8: residuals of attacks are a few grey levels, so this brings them to unit size
+        evidence = self.residual((images - filtered) * (255 / 8))
+        pooled = torch.cat([evidence.mean((2, 3)), evidence.amax((2, 3))], 1)
+        change = raw - served
+        seen = self.features(torch.cat([raw, served, change, change.abs()], 1))
+        hidden = self.joint(torch.cat([pooled, seen], 1))
+        return F.normalize(self.projection(hidden).float(), dim=1), self.head(hidden).float().squeeze(1)
+
+    def forward(self, images, filtered, raw, served):
+        return self.embed(images, filtered, raw, served)[1]
+
+
+class Score(nn.Module):
+    """d(x) from the image alone: filter, extractor and detector in one differentiable module."""
+
+    def __init__(self, detector: Detector, purifier: nn.Module, extractor: nn.Module):
+        super().__init__()
+        self.detector, self.purifier, self.extractor = detector, purifier, extractor
+
+    def forward(self, images):
+        filtered = self.purifier(images)
+        return self.detector(images, filtered, self.extractor(images), self.extractor(filtered))
+
+
+class Squeezing(nn.Module):
+    """Feature squeezing (Xu et al. 2018): the largest mean feature change under bit depth 5 and a median."""
+
+    def __init__(self, extractor: nn.Module):
+        super().__init__()
+        self.extractor = extractor
+        self.squeezers = nn.ModuleList([BitDepth(5), Median()])
+
+    def forward(self, images):
+        raw = self.extractor(images)
+        changes = [(raw - self.extractor(squeeze(images))).abs().mean(1) for squeeze in self.squeezers]
+        return torch.stack(changes).amax(0)
+
+
+def detector_loss(detector, views, labels, temperature: float, contrastive: bool) -> torch.Tensor:
+    """BCE on the logit, plus the contrastive loss where asked. `views` are the arguments of `Detector.embed`."""
+    embeddings, logits = detector.embed(*views)
+    # attacked images are a third of the batch: the weight balances the classes
+    weight = (labels == 0).sum() / (labels == 1).sum()
+    loss = F.binary_cross_entropy_with_logits(logits, labels.float(), pos_weight=weight)
+    return loss + contrastive_loss(embeddings, labels, temperature) if contrastive else loss
+
+
+def labelled_batch(images, own, perturber: Perturber):
+    """Clean, benign and attacked views of every image (3N, 3, H, W) with labels 0, 0, 1 (3N,)."""
+    views = torch.cat([images, perturber.benign(images), perturber.attack(images, own)])
+    return views, torch.arange(3, device=images.device).eq(2).long().repeat_interleave(len(images))
+
+
+def train_detectors(
+    detectors: dict[str, Detector],
+    purifier: nn.Module,
+    extractor: nn.Module,
+    photos: np.ndarray,
+    cfg,
+    attack_cfg,
+    *,
+    steps: int,
+    generator: torch.Generator,
+) -> pd.DataFrame:
+    """Train all `detectors` on the same batches (one attack pass for all), before a frozen filter.
+
+    A detector named "contrastive" gets the contrastive loss beside BCE, any other BCE alone. `cfg` is
+    `params.Detection`, `attack_cfg` `params.Reconstruction` (budgets and steps). Returns losses by step."""
+    pool = features_of(extractor, photos)
+    perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
+    optimisers = {}
+    for name, detector in detectors.items():
+        detector.to(device()).train().requires_grad_(True)
+        optimisers[name] = torch.optim.AdamW(detector.parameters(), cfg.learning_rate, weight_decay=0.01)
+    rows, history = [], []
+    for step in progress(range(steps), "detectors"):
+        images, rows = next_batch(photos, rows, cfg.batch_size, generator)
+        with torch.no_grad(), mixed_precision(images):
+            own = extractor(images).float()
+            views, labels = labelled_batch(images, own, perturber)
+            filtered = purifier(views)
+            evidence = (views, filtered, extractor(views).float(), extractor(filtered).float())
+        losses = {"step": step}
+        for name, detector in detectors.items():
+            with mixed_precision(images):
+                loss = detector_loss(detector, evidence, labels, cfg.temperature, name == "contrastive")
+            optimisers[name].zero_grad()
+            loss.backward()
+            optimisers[name].step()
+            losses[name] = loss.item()
+        history.append(losses)
+    for detector in detectors.values():
+        detector.eval().requires_grad_(False)
+    return pd.DataFrame(history)
+
+
+@torch.no_grad()
+def scores(score: nn.Module, photos: np.ndarray, batch: int = 128) -> np.ndarray:
+    """Scores (N,) of uint8 photos (N, H, W, 3)."""
+    parts = [score(to_images(photos[i : i + batch])).float().cpu() for i in range(0, len(photos), batch)]
+    return torch.cat(parts).numpy()

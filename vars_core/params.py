@@ -1,0 +1,240 @@
+"""Every number a reader may change, with its bounds. The file is `params.yaml`, read as YAML 1.2."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Epsilon = Annotated[int, Field(ge=1, le=255, description="ε in 8-bit steps, 1 to 255")]
+Epsilons = Annotated[list[Epsilon], Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class ParameterError(ValueError):
+    """The parameter file is wrong; the message has one line per problem."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(Section):
+    """Where the catalogue comes from and how it is split."""
+
+    source: Literal["synthetic", "folder"] = "synthetic"
+    path: str | None = None
+    image_size: Annotated[int, Field(ge=16, le=1024)] = 64
+    items: Annotated[int, Field(ge=20)] = 2000
+    users: Annotated[int, Field(ge=20)] = 2000
+    interactions_per_user: Annotated[int, Field(ge=3)] = 16
+    taste_strength: Weight = 1.0
+    k_core: Count = 5
+    cold_share: Share = 0.1
+    max_items: Annotated[int, Field(ge=20)] | None = None
+    max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class Recommender(Section):
+    """The feature extractor, BPR-MF and VBPR; `k` is the list length of every exposure figure."""
+
+    extractor: Name = "small_cnn"
+    pretrained: bool | str = False
+    extractor_epochs: Annotated[int, Field(ge=0)] = 12
+    factors: Count = 20
+    visual_factors: Count = 20
+    epochs: Count = 60
+    batch_size: Count = 2048
+    learning_rate: Positive = 1e-2
+    l2: Weight = 0.03
+    seeds: Count = 3
+    k: Count = 20
+
+
+class Attacks(Section):
+    """Budgets of the attackers."""
+
+    epsilons: Epsilons = [2, 4, 8, 16]
+    steps: Count = 10
+    items: Count = 150
+    attacker_users: Share = 0.5
+    hooks: Count = 20
+
+
+class Reconstruction(Section):
+    """The global ViT filter, its training and its losses."""
+
+    patch: Count = 8
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = 128
+    depth: Count = 4
+    heads: Count = 4
+    channels: Count = 24
+    steps: Count = 450
+    batch_size: Count = 48
+    learning_rate: Positive = 1e-3
+    epsilons: Epsilons = [2, 4, 8, 16]
+    attack_steps: Count = 4
+    pixel_weight: Weight = 1.0
+    feature_weight: Weight = 1.0
+    identity_weight: Weight = 1.0
+    ranking_weight: Weight = 0.1
+
+    @model_validator(mode="after")
+    def _divides(self):
+        if self.width % self.heads:
+            raise ValueError(f"width is a multiple of heads; got {self.width} and {self.heads}")
+        return self
+
+
+class Detection(Section):
+    """The detectors, the joint fine-tuning, and the attack kept for testing."""
+
+    steps: Count = 160
+    joint_steps: Count = 100
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Positive = 1e-3
+    temperature: Positive = 0.1
+    unseen: Name = "mim"
+    unseen_epsilon: Epsilon = 8
+
+
+class Ablations(Section):
+    """Training steps of each variant."""
+
+    steps: Count = 120
+
+
+class Adaptive(Section):
+    """Budgets of the attackers who know the defence."""
+
+    epsilons: Epsilons = [4, 8]
+    steps: Count = 20
+    items: Count = 48
+    penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
+
+
+class Study(Section):
+    """A whole parameter file."""
+
+    seed: Seed = 0
+    data: Data
+    recommender: Recommender
+    attacks: Attacks
+    reconstruction: Reconstruction
+    detection: Detection
+    ablations: Ablations
+    adaptive: Adaptive
+
+
+def load(path: Path | str, sections: list[str] | None = None) -> dict:
+    """The named sections of a parameter file (all by default) as plain, validated values.
+
+    Raises ParameterError, one line per problem: unknown or missing names, wrong types, values out of bounds.
+    Every parameter must be written in the file, so that the file hides nothing.
+    """
+    path = Path(path)
+    raw = read(path)
+    sections = list(Study.model_fields) if sections is None else list(sections)
+    problems = [_unknown(s, Study.model_fields) for s in [*raw, *sections] if s not in Study.model_fields]
+    problems += [f"{s}: section missing" for s in sections if s in Study.model_fields and s not in raw]
+    if problems:
+        raise ParameterError(_listed(path, dict.fromkeys(problems)))
+    values = {}
+    for name in sections:
+        try:
+            values[name] = validated(name, raw[name])
+        except ParameterError as error:
+            problems += str(error).splitlines()
+    if not problems:
+        problems = _across(values)
+    if problems:
+        raise ParameterError(_listed(path, problems))
+    return values
+
+
+def read(path: Path) -> dict:
+    """The file as YAML 1.2: `1e-3` is a number, `on` and `yes` are strings, a key given twice is an error."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            raw = YAML(typ="safe", pure=True).load(file)
+    except FileNotFoundError:
+        raise ParameterError(f"{path.name} is missing") from None
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ParameterError(f"{path.name}, line {line}: {str(error.problem).split(' with value')[0]}") from None
+    except YAMLError as error:
+        raise ParameterError(f"{path.name} is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ParameterError(f"{path.name} holds no sections")
+    return raw
+
+
+def validated(name: str, value):
+    """One section (or the seed) as plain values; ParameterError names section and parameter."""
+    if name == "seed":
+        if type(value) is not int or not 0 <= value < 2**31:
+            raise ParameterError(f"seed: a whole number from 0 to 2147483647; got {value!r}")
+        return value
+    if not isinstance(value, dict):
+        raise ParameterError(f"{name}: a section of parameters; got {value!r}")
+    model = Study.model_fields[name].annotation
+    try:
+        section = model.model_validate(value)
+    except ValidationError as error:
+        raise ParameterError(explain(error, name)) from None
+    absent = [f"{name}.{field}: missing from the file" for field in model.model_fields if field not in value]
+    if absent:
+        raise ParameterError("\n".join(absent))
+    return section.model_dump(mode="json")
+
+
+def explain(error: ValidationError, section: str | None = None) -> str:
+    """One line per problem: section.parameter, what is expected, what was given, and close names."""
+    lines = [_line(problem, section or error.title.lower()) for problem in error.errors()]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _line(problem: dict, section: str) -> str:
+    where = [str(part) for part in problem["loc"] if part not in ("bool", "str")]
+    place = ".".join(where if section == "study" else [section, *where])
+    if problem["type"] == "extra_forbidden":
+        names = place.split(".")
+        model = Study if len(names) == 1 else Study.model_fields[names[0]].annotation
+        return _unknown(place, model.model_fields)
+    if problem["type"] == "missing":
+        return f"{place}: missing"
+    if problem["type"] == "value_error":
+        return f"{place}: {problem['ctx']['error']}"
+    given = problem["input"]
+    if problem["loc"][-1] in ("bool", "str"):
+        return f"{place}: expected true, false or a file's path; got {given!r}"
+    epsilon = any(str(part).startswith("epsilon") or part == "unseen_epsilon" for part in where)
+    if epsilon and not isinstance(given, list):
+        return f"{place}: ε in 8-bit steps, 1 to 255; got {given!r}"
+    expected = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{place}: expected {expected}; got {given!r}"
+
+
+def _unknown(place: str, known) -> str:
+    close = difflib.get_close_matches(place.split(".")[-1], list(known), n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"
+    return f"{place}: unknown parameter{hint}" if "." in place else f"{place}: unknown section{hint}"
+
+
+def _across(values: dict) -> list[str]:
+    size, patch = values.get("data", {}).get("image_size"), values.get("reconstruction", {}).get("patch")
+    if size and patch and size % patch:
+        return [f"reconstruction.patch: expected a divisor of data.image_size, {size}; got {patch}"]
+    return []
+
+
+def _listed(path: Path, problems) -> str:
+    return "\n".join(f"{path.name}: {problem}" for problem in problems)

@@ -1,0 +1,153 @@
+"""One look for every figure: a colour per defence, a marker per recommender, same bytes for same data."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from vars_core import paths, report
+
+_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = [
+    "#0173B2",
+    "#DE8F05",
+    "#029E73",
+    "#D55E00",
+    "#CC78BC",
+    "#CA9161",
+    "#FBAFE4",
+    "#949494",
+    "#ECE133",
+    "#56B4E9",
+]  # seaborn's "colorblind"
+
+DEFENCE_COLOURS = {
+    "none": _GREY,
+    "jpeg50": _YELLOW,
+    "jpeg75": _ORANGE,
+    "jpeg90": _PINK,
+    "median": _BROWN,
+    "conv": _SKY,
+    "windowed_vit": _PURPLE,
+    "global_vit": _BLUE,
+    "filter": _BLUE,
+    "detector": _RED,
+    "both": _GREEN,
+    "both_adaptive": _PURPLE,
+    # detectors, in notebook 5
+    "contrastive": _GREEN,
+    "bce": _ORANGE,
+    "squeezing": _BROWN,
+    "jpeg": _YELLOW,
+}
+RECOMMENDER_MARKERS = {
+    "poprank": "x",
+    "bprmf": "s",
+    "vbpr": "o",
+    "amr": "D",
+    "dvbpr": "^",
+    "visualknn": "P",
+}
+ATTACK_COLOURS = {
+    "none": _GREY,
+    "noise": _BROWN,
+    "fgsm": _ORANGE,
+    "pgd": _RED,
+    "promote:fgsm": _SKY,
+    "promote:pgd": _BLUE,
+    "mim": _PURPLE,
+    "untargeted:pgd": _GREEN,
+}
+
+
+def theme() -> None:
+    """Seaborn's whitegrid at notebook scale, colour-blind palette; text stays text in SVG."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font="DejaVu Sans")
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.0, 4.2),
+            "figure.dpi": 80,
+            "figure.constrained_layout.use": True,
+            "svg.fonttype": "none",
+            "axes.titlesize": "medium",
+        }
+    )
+
+
+def save(fig: Figure, name: str, caption: str) -> None:
+    """Write reports/figures/<name>.svg, .png and .txt (the caption), show the figure, close it.
+
+    No date, version or random id goes into the files: saving the same figure twice gives the same bytes.
+    """
+    caption = report.captioned(caption)
+    base = paths.reports() / "figures" / name
+    salt = hashlib.sha256(name.encode()).hexdigest()[:12]
+    with plt.rc_context({"svg.hashsalt": salt}):
+        svg = _drawn(fig, format="svg", metadata={"Date": None, "Creator": None})
+    png = _drawn(fig, format="png", dpi=120, metadata={"Software": None})
+    paths.write(base.with_name(base.name + ".svg"), _trimmed(svg))
+    paths.write(base.with_name(base.name + ".png"), png)
+    paths.write(base.with_name(base.name + ".txt"), caption + "\n")
+    _show(png, caption)
+    plt.close(fig)
+
+
+def photo_grid(
+    images: Sequence,
+    titles: Sequence | None = None,
+    *,
+    columns: int = 8,
+    row_titles: Sequence[str] | None = None,
+    size: float = 1.3,
+) -> Figure:
+    """A sheet of photos: uint8 (N, H, W, 3), laid out `columns` to a row, or a list of rows of such photos.
+
+    `titles` go above the photos (nested like the rows when rows are given), `row_titles` at the left;
+    `size` is inches per photo. Float images are refused: they hide a scale.
+    """
+    flat = len(images) == 0 or np.asarray(images[0]).ndim == 3
+    rows = [images[n : n + columns] for n in range(0, len(images), columns)] if flat else list(images)
+    if not rows:
+        raise ValueError("photo_grid needs at least one photo")
+    named = titles
+    if titles is not None and flat:
+        named = [titles[n : n + columns] for n in range(0, len(titles), columns)]
+    wide = max(len(r) for r in rows)
+    tall = size * (1.25 if named is not None else 1.05)
+    fig, axes = plt.subplots(len(rows), wide, figsize=(size * wide, tall * len(rows)), squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        sns.despine(ax=axis, left=True, bottom=True)
+    for r, row in enumerate(rows):
+        for c, photo in enumerate(row):
+            photo = np.asarray(photo)
+            if photo.dtype != np.uint8:
+                raise TypeError(f"photos are uint8; photo {c} of row {r} is {photo.dtype}")
+            axes[r, c].imshow(photo, interpolation="nearest")
+            if named is not None and r < len(named) and c < len(named[r]):
+                axes[r, c].set_title(str(named[r][c]), fontsize="x-small", pad=2)
+        if row_titles is not None:
+            axes[r, 0].set_ylabel(row_titles[r], fontsize="small")
+    return fig
+
+
+def _drawn(fig: Figure, **options) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, bbox_inches="tight", **options)
+    return buffer.getvalue()
+
+
+def _trimmed(svg: bytes) -> bytes:
+    # Matplotlib leaves blanks at line ends, which git's whitespace checks complain of.
+    return b"\n".join(line.rstrip() for line in svg.split(b"\n"))
+
+
+def _show(png: bytes, caption: str) -> None:
+    from IPython import get_ipython
+    from IPython.display import Image, Markdown, display
+
+    if get_ipython() is not None:
+        display(Image(png), Markdown(f"*{caption}*"))

@@ -1,0 +1,139 @@
+"""The README's tables, regenerated from the reports: `python -m vars_core.readme [--timings]`.
+
+A block stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; NAME is notebooks, times or catalogues.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from vars_core import paths, timings
+
+ABSENT = "–"
+BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
+
+HEADLINES = [  # row title, metrics file, keys
+    ("users", "01_data", ["users"]),
+    ("items", "01_data", ["items"]),
+    ("VBPR, HR@20", "02_recommender", ["vbpr", "hr@20"]),
+    ("VBPR, cold AUC", "02_recommender", ["vbpr", "cold_auc"]),
+    ("BPR-MF, cold AUC", "02_recommender", ["bprmf", "cold_auc"]),
+    ("exposure@20, no attack", "03_attacks", ["exposure@20", "none"]),
+    ("exposure@20, PGD to a hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
+    ("exposure@20, PGD promoting, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
+    ("feature recovery, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@8"]),
+    ("feature recovery, JPEG 75", "04_reconstruction", ["jpeg75", "feature_recovery", "pgd@8"]),
+    ("exposure recovery, global ViT", "04_reconstruction", ["global_vit", "exposure_recovery", "pgd@8"]),
+    ("exposure recovery, JPEG 75", "04_reconstruction", ["jpeg75", "exposure_recovery", "pgd@8"]),
+    ("detector, AUROC", "05_detection", ["contrastive", "auroc", "pgd@8"]),
+    ("detector, TPR at 1 % FPR", "05_detection", ["contrastive", "tpr@1", "pgd@8"]),
+    ("success of the attack on the whole system, 1 % FPR", "05_detection", ["system", "asr@1", "pgd@8"]),
+    ("exposure@20, attack through the filter (T2)", "07_adaptive", ["T2", "both", "exposure@20", "pgd@8"]),
+    ("exposure@20, through filter and detector (T3)", "07_adaptive", ["T3", "both", "exposure@20", "pgd@8"]),
+]
+
+
+def regenerated(text: str, root: Path) -> str:
+    """`text` with its blocks as the reports have them now. Raises ValueError for a block of another name."""
+
+    def block(match: re.Match) -> str:
+        name = match["name"]
+        if name not in BLOCKS:
+            raise ValueError(f"README.md: no block is called {name}; known: {', '.join(BLOCKS)}")
+        return f"{match[1]}\n{BLOCKS[name](root)}\n\n{match[3]}"
+
+    return BLOCK.sub(block, text)
+
+
+def notebook_table(root: Path) -> str:
+    """Question, answer and executed copy of each notebook that has an answer."""
+    rows = []
+    for path in sorted((root / "notebooks").glob("0*.ipynb")):
+        found = root / "reports" / "tables" / path.stem / "answer.json"
+        answer = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        number, name = path.stem.split("_", 1)
+        rows.append(
+            [
+                f"[{int(number)} · {name}](notebooks/{path.name})",
+                answer.get("question", ABSENT),
+                answer.get("answer", ABSENT),
+                f"[executed](reports/notebooks/{path.name})",
+            ]
+        )
+    return _table(["notebook", "question", "answer", "with outputs"], rows)
+
+
+def time_table(root: Path) -> str:
+    """Minutes per stage, a column per profile and machine."""
+    entries = timings.read(root / "reports" / "timings.json")
+    if not entries:
+        return "*No times yet.*"
+    heads = [f"{e['profile']}: {e['cores']} × {e['cpu']}" + (f", {e['gpu']}" if "gpu" in e else "") for e in entries]
+    stages = sorted({stage for e in entries for stage in e["seconds"]})
+    rows = [[s, *(_minutes(e["seconds"].get(s)) for e in entries)] for s in stages]
+    rows.append(["**all**", *(f"**{_minutes(sum(e['seconds'].values()))}**" for e in entries)])
+    return _table(["minutes", *heads], rows)
+
+
+def catalogue_table(root: Path) -> str:
+    """The headline numbers of the synthetic catalogue beside those of every published one."""
+    columns = {"synthetic": root / "reports" / "metrics"}
+    for run in sorted((root / "reports" / "catalogues").glob("*/run.json")):
+        folder = run.parent
+        simulated = json.loads(run.read_text(encoding="utf-8")).get("simulated")
+        head = f"[{folder.name}](reports/catalogues/{folder.name})" + (", simulated feedback" if simulated else "")
+        columns[head] = folder / "metrics"
+    metrics = {head: {p.stem: json.loads(p.read_text()) for p in m.glob("*.json")} for head, m in columns.items()}
+    rows = [
+        [title, *(_number(metrics[head].get(file, {}), keys) for head in columns)] for title, file, keys in HEADLINES
+    ]
+    return _table(["", *columns], rows)
+
+
+BLOCKS = {"notebooks": notebook_table, "times": time_table, "catalogues": catalogue_table}
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in r) + " |" for r in lines
+    )
+
+
+def _minutes(seconds: float | None) -> str:
+    return ABSENT if seconds is None else f"{seconds / 60:.1f}"
+
+
+def _number(metrics: dict, keys: list[str]) -> str:
+    value = metrics
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is None or isinstance(value, dict):
+        return ABSENT
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m vars_core.readme", description=__doc__.splitlines()[0])
+    parser.add_argument("--timings", action="store_true", help="first take over scratch/timings.json")
+    options = parser.parse_args(arguments)
+    root = paths.root()
+    if options.timings:
+        timings.publish(root / "scratch" / "timings.json", root / "reports" / "timings.json")
+    path = root / "README.md"
+    try:
+        old = path.read_text(encoding="utf-8")
+        new = regenerated(old, root)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if new != old:
+        paths.write(path, new)
+        print("README.md: tables regenerated")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

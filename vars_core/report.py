@@ -1,0 +1,140 @@
+"""Tables, metrics and sentences of a notebook, written so that the same run gives the same bytes."""
+
+import hashlib
+import json
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+
+from vars_core import paths
+
+DIGITS = 4  # significant; more would be noise from the order of floating-point sums
+ABSENT = "–"
+_simulated = False
+
+
+def simulated(flag: bool) -> None:
+    """From here on every caption says that the feedback is simulated (or no longer does)."""
+    global _simulated
+    _simulated = bool(flag)
+
+
+def captioned(caption: str) -> str:
+    """`caption`, with " (simulated feedback)" when the catalogue has none of its own."""
+    return caption.rstrip(".") + " (simulated feedback)" if _simulated else caption
+
+
+def table(df: pd.DataFrame, name: str, caption: str):
+    """Write `df` as reports/tables/<name>.csv, .md and .tex; return it styled for display.
+
+    `name` is "03_attacks/rank_shift". A meaningful index becomes columns. Floats keep 4 significant digits;
+    a missing value is empty in the CSV and "–" elsewhere.
+    """
+    _check_name(name)
+    tidy = df.reset_index(drop=_plain_index(df)).map(_rounded)
+    tidy.columns = [" ".join(map(str, c)).strip() if isinstance(c, tuple) else str(c) for c in tidy.columns]
+    text = tidy.map(_shown)
+    caption = captioned(caption)
+    base = paths.reports() / "tables" / name
+    paths.write(base.with_name(base.name + ".csv"), tidy.to_csv(index=False, lineterminator="\n"))
+    paths.write(base.with_name(base.name + ".md"), f"{_markdown(text, tidy)}\n\n*{caption}*\n")
+    label = "tab:" + name.replace("/", ":")
+    latex = text.to_latex(index=False, escape=True, caption=_tex(caption), label=label)
+    paths.write(base.with_name(base.name + ".tex"), latex)
+    # The default uuid is random and would change the executed notebook on every run.
+    uuid = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return text.style.hide(axis="index").set_caption(caption).set_uuid(uuid)
+
+
+def metrics(stage: str, values: dict) -> dict:
+    """Write reports/metrics/<stage>.json: nested, sorted, 4 significant digits. Returns what was written.
+
+    Raises ValueError with the key's name for NaN, infinity or None: leave out what a run cannot give.
+    """
+    clean = _metric(values, "")
+    paths.write(paths.reports() / "metrics" / f"{stage}.json", _json(clean))
+    return clean
+
+
+def answer(stage: str, question: str, answer: str) -> None:
+    """Write the notebook's question and its answer (with a number) for the README's table, and show them."""
+    content = {"question": question, "answer": answer}
+    paths.write(paths.reports() / "tables" / stage / "answer.json", _json(content))
+    say(f"**{question}** {answer}")
+
+
+def say(text: str) -> None:
+    """Show Markdown under the cell, for readings that interpolate the numbers above."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def significant(value: float, digits: int = DIGITS) -> float:
+    """`value` to so many significant digits."""
+    return float(f"{value:.{digits}g}")
+
+
+def _check_name(name: str) -> None:
+    if name.count("/") != 1 or not all(name.split("/")) or ".." in name:
+        raise ValueError(f'name is "<stage>/<table>" such as "03_attacks/rank_shift"; got {name!r}')
+
+
+def _plain_index(df: pd.DataFrame) -> bool:
+    return df.index.nlevels == 1 and df.index.name is None and pd.api.types.is_integer_dtype(df.index)
+
+
+def _rounded(value):
+    if isinstance(value, (float, np.floating)) and math.isfinite(value):
+        return significant(float(value))
+    return value
+
+
+def _shown(value) -> str:
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        return ABSENT
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return str(value)
+
+
+def _markdown(text: pd.DataFrame, tidy: pd.DataFrame) -> str:
+    aligned = ["---:" if pd.api.types.is_numeric_dtype(tidy[c]) else "---" for c in tidy.columns]
+    rows = [list(text.columns), aligned, *text.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows)
+
+
+def _tex(text: str) -> str:
+    for plain, escaped in (
+        ("\\", r"\textbackslash "),
+        ("&", r"\&"),
+        ("%", r"\%"),
+        ("_", r"\_"),
+        ("#", r"\#"),
+    ):
+        text = text.replace(plain, escaped)
+    return text.replace("^", r"\^{}").replace("$", r"\$")
+
+
+def _metric(value, key: str):
+    if isinstance(value, dict):
+        return {str(k): _metric(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_metric(v, f"{key}[{n}]") for n, v in enumerate(value)]
+    if hasattr(value, "item"):  # numpy and torch scalars
+        value = value.item()
+    if isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and math.isfinite(value):
+        return significant(float(value))
+    raise ValueError(f"metric {key} is {value!r}: leave out what a run cannot give, write numbers otherwise")
+
+
+def _json(content: dict) -> str:
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

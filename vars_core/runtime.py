@@ -1,0 +1,57 @@
+"""Device, seeds and progress: what a run needs besides its parameters."""
+
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+
+def device() -> torch.device:
+    """VARS_DEVICE if set, else cuda when there is one, else cpu. Never a parameter of the study."""
+    name = os.environ.get("VARS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch, and ask cudnn for deterministic kernels."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that still draw from the global state
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def generator(seed: int, *salt: object) -> torch.Generator:
+    """A CPU generator of its own for each purpose: `generator(0, "pgd", 8)`. Same arguments, same numbers."""
+    return torch.Generator().manual_seed(_stream(seed, salt))
+
+
+def rng(seed: int, *salt: object) -> np.random.Generator:
+    """numpy's twin of `generator`."""
+    return np.random.default_rng(_stream(seed, salt))
+
+
+def progress(iterable: Iterable, desc: str, total: int | None = None) -> Iterator:
+    """A bar in JupyterLab and in a terminal; in a stage's log one plain line per quarter."""
+    if not os.environ.get("VARS_QUIET"):
+        from tqdm.auto import tqdm
+
+        yield from tqdm(iterable, desc=desc, total=total, leave=False, mininterval=0.5)
+        return
+    total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+    quarters = {-(-total * q // 4): 25 * q for q in (1, 2, 3, 4)} if total else {}
+    print(f"{desc}: start" + (f", {total} steps" if total else ""), file=sys.stderr, flush=True)
+    for done, thing in enumerate(iterable, 1):
+        yield thing
+        if done in quarters:
+            print(f"{desc}: {quarters[done]} %", file=sys.stderr, flush=True)
+
+
+def _stream(seed: int, salt: tuple) -> int:
+    # hash() of strings changes from process to process; this doesn't. 63 bits: torch refuses more.
+    text = "\x1f".join([str(int(seed)), *map(str, salt)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

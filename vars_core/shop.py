@@ -1,0 +1,110 @@
+"""A shop: one recommender that serves a catalogue through a filter, and what an attacked photo does there.
+
+Ranks are those of one changed item among everyone else's clean items; results are told for users that the
+attacker did not know (U \\ U_a).
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from vars_core import catalogue, paths, ranking, split
+from vars_core.extractor import Extractor, extract
+from vars_core.objectives import Promote
+from vars_core.recommenders import VBPR
+from vars_core.runtime import device
+
+
+@dataclass(frozen=True)
+class Shop:
+    """`features` (I, D) are those that are served: f(R(x)) of every item; R is the identity without a filter.
+
+    `known` and `reporting` are the two disjoint sets of users."""
+
+    catalogue: catalogue.Catalogue
+    split: split.Split
+    extractor: Extractor
+    recommender: VBPR
+    features: np.ndarray
+    known: np.ndarray
+    reporting: np.ndarray
+    k: int
+    purifier: nn.Module | None = None
+
+    @classmethod
+    def open(cls, recommender_cfg, attacks_cfg, seed: int) -> "Shop":
+        """The shop that notebooks 1 and 2 built, with the VBPR of the first seed."""
+        folder = paths.inp("data/prepared")
+        goods, parts = catalogue.load(folder), split.load(folder / "split.npz")
+        models = paths.inp("models/recommender")
+        recommender = VBPR.load(models / f"vbpr-{seed}.safetensors", goods.fingerprint)
+        if not 1 <= recommender_cfg.k <= len(goods.items):
+            raise ValueError(f"recommender.k = {recommender_cfg.k} does not fit {len(goods.items)} items")
+        known, reporting = split.attacker_users(len(goods.user_ids), attacks_cfg.attacker_users, seed)
+        features = np.load(models / "features.npy", allow_pickle=False)
+        extractor = Extractor.load(models / "extractor.safetensors")
+        return cls(goods, parts, extractor, recommender.to(device()), features, known, reporting, recommender_cfg.k)
+
+    def behind(self, purifier: nn.Module) -> "Shop":
+        """The same shop with every photo, attacked or not, seen through `purifier`."""
+        features = extract(self.extractor, self.catalogue.photos, through=purifier)
+        return replace(self, purifier=purifier, features=features)
+
+    def photos(self, items) -> np.ndarray:
+        return np.asarray(self.catalogue.photos[items])
+
+    def served(self, photos: np.ndarray) -> np.ndarray:
+        """Features (A, D) of uploaded uint8 photos (A, H, W, 3), as this shop sees them."""
+        return extract(self.extractor, photos, through=self.purifier)
+
+    def _scores(self, users) -> torch.Tensor:
+        return self.recommender.scores(users, self.features)
+
+    @cached_property
+    def clean_scores(self) -> torch.Tensor:
+        """(U, I) for the reporting users."""
+        return self._scores(self.reporting)
+
+    def scores_of(self, items, features: np.ndarray) -> torch.Tensor:
+        """Scores (U, A) that the items would have with these features, for the reporting users."""
+        served = torch.from_numpy(features).to(device())
+        return self.recommender.item_scores(self.reporting, items, served)
+
+    def ranks(self, items, photos: np.ndarray | None = None) -> np.ndarray:
+        """Ranks (U, A) for the reporting users, each item alone with its photo replaced (None: its own)."""
+        features = self.features[items] if photos is None else self.served(photos)
+        train = self.split.train[self.reporting]
+        return ranking.item_ranks(self.clean_scores, train, items, self.scores_of(items, features))
+
+    def exposed(self, items, photos: np.ndarray | None = None) -> np.ndarray:
+        """1[r ≤ k] (U, A), NaN where the user has the item."""
+        return ranking.exposed(self.ranks(items, photos), self.k)
+
+    def accuracy(self) -> dict[str, np.ndarray]:
+        """Per-user accuracy on the held-out items, with the served features."""
+        ks = sorted({k for k in (*ranking.KS, self.k) if k <= len(self.catalogue.items)})
+        return ranking.accuracy(self.recommender, self.features, self.split, ks)
+
+    def promote(self, items, features: nn.Module) -> Promote:
+        """The promote objective for `items`, optimised on the known users, differentiated through `features`."""
+        scores = self._scores(self.known).to(device())
+        mine = torch.as_tensor(np.asarray(self.split.train[self.known].todense())).to(device())
+        # s^(k): only below the k-th best of the others is there no place left in the list
+        best = scores.masked_fill(mine, -torch.inf).topk(self.k, dim=1).values[:, -1]
+        weights = self.recommender.visual_matrix()[self.known]
+        own = torch.from_numpy(self.features[items]).to(device())
+        return Promote(features, weights, scores[:, items] - weights @ own.T, best)
+
+    def hooks(self, items, n_hooks: int, generator: torch.Generator) -> np.ndarray:
+        """For each item the popular training item whose looks it will copy: one of the `n_hooks` most bought
+        ones, at random. An attacker sees bestsellers, not scores."""
+        popularity = np.asarray(self.split.train.sum(0)).ravel()
+        best = np.argsort(-popularity, kind="stable")[:n_hooks]
+        return best[torch.randint(0, len(best), (len(items),), generator=generator).numpy()]
+
+    def hook_targets(self, hooks) -> torch.Tensor:
+        """f(x_h) (A, D) of the hooks, raw: what the attacker can compute from the public photos."""
+        return torch.from_numpy(extract(self.extractor, self.photos(hooks))).to(device())

@@ -1,0 +1,159 @@
+"""The split of the protocol: held-out items per user, cold items, and who may see what in the defence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from vars_core import runtime
+
+DEFENCE_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # of the warm items
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who bought what, cut into parts that never meet. U users, I items; items are catalogue codes.
+
+    `train` csr bool (U, I); `validation`, `test` (U,) the held-out item or -1; `cold` sorted items without
+    any training interaction; `cold_positives` csr bool (U, I) the removed interactions; `defence`
+    items to fit, calibrate and test filter and detector with (cold items are all in test).
+    """
+
+    train: sp.csr_matrix
+    validation: np.ndarray
+    test: np.ndarray
+    cold: np.ndarray
+    cold_positives: sp.csr_matrix
+    defence: dict
+
+
+class SplitError(ValueError):
+    """The feedback cannot be split as asked; the message says what to change."""
+
+
+def k_core(users, items, k):
+    """Mask (n,) of the interactions in the k-core: every user and item left has at least `k` of them.
+
+    Rows must be distinct (user, item) pairs. Peels until nothing changes.
+    """
+    keep = np.ones(len(users), bool)
+    while True:
+        degree_u = np.bincount(users[keep], minlength=users.max(initial=-1) + 1)
+        degree_i = np.bincount(items[keep], minlength=items.max(initial=-1) + 1)
+        smaller = keep & (degree_u[users] >= k) & (degree_i[items] >= k)
+        if smaller.sum() == keep.sum():
+            return keep
+        keep = smaller
+
+
+def make(catalogue, cfg, seed):
+    """Split `catalogue` as `cfg` (cold_share) says. Same seed, same split.
+
+    Per user the last interaction with a warm item is the test item and the one before it the validation item:
+    by time where timestamps exist (ties broken at random), else in a seeded random order. Users with fewer
+    than three warm interactions only train.
+    """
+    frame = catalogue.interactions
+    users, items = frame["user"].to_numpy(), frame["item"].to_numpy()
+    shape = (len(catalogue.user_ids), len(catalogue.items))
+    rng = runtime.rng(seed, "split")
+    cold = _cold(shape[1], cfg.cold_share, rng)
+    is_cold = np.zeros(shape[1], bool)
+    is_cold[cold] = True
+
+    lot = rng.random(len(frame))
+    when = frame["timestamp"].to_numpy() if "timestamp" in frame else np.zeros(len(frame))
+    warm = ~is_cold[items]
+    order = np.lexsort((lot, when, users))
+    order = order[warm[order]]
+    from_end = _position_from_end(users[order], shape[0])
+    enough = np.bincount(users[order], minlength=shape[0])[users[order]] >= 3
+    held = {"test": (from_end == 0) & enough, "validation": (from_end == 1) & enough}
+    out = {}
+    for name, mask in held.items():
+        out[name] = np.full(shape[0], -1, np.int64)
+        out[name][users[order][mask]] = items[order][mask]
+    rest = order[~(held["test"] | held["validation"])]
+    if len(rest) == 0:
+        raise SplitError("no training interaction is left; use fewer cold items or a larger catalogue")
+    return Split(
+        train=_matrix(users[rest], items[rest], shape),
+        validation=out["validation"],
+        test=out["test"],
+        cold=cold,
+        cold_positives=_matrix(users[~warm], items[~warm], shape),
+        defence=_defence(np.flatnonzero(~is_cold), cold, rng),
+    )
+
+
+def save(split, path):
+    """Write `split` as an .npz of plain arrays (no pickles)."""
+    arrays = {"shape": np.array(split.train.shape)}
+    for name in ("train", "cold_positives"):
+        matrix = getattr(split, name)
+        arrays[f"{name}_indices"], arrays[f"{name}_indptr"] = matrix.indices, matrix.indptr
+    arrays |= {name: getattr(split, name) for name in ("validation", "test", "cold")}
+    arrays |= {f"defence_{name}": rows for name, rows in split.defence.items()}
+    np.savez_compressed(Path(path), **arrays)
+
+
+def load(path):
+    """Read a split written by `save`."""
+    with np.load(Path(path), allow_pickle=False) as arrays:
+        shape = tuple(arrays["shape"])
+        matrices = {
+            name: sp.csr_matrix(
+                (
+                    np.ones(len(arrays[f"{name}_indices"]), bool),
+                    arrays[f"{name}_indices"],
+                    arrays[f"{name}_indptr"],
+                ),
+                shape=shape,
+            )
+            for name in ("train", "cold_positives")
+        }
+        vectors = {name: arrays[name] for name in ("validation", "test", "cold")}
+        defence = {name: arrays[f"defence_{name}"] for name in DEFENCE_SHARES}
+    return Split(**matrices, **vectors, defence=defence)
+
+
+def attacked_items(split, n, seed):
+    """At most `n` cold items, drawn with `seed`, sorted; all of them where there are fewer than `n`."""
+    rng = runtime.rng(seed, "attacked items")
+    return np.sort(rng.permutation(split.cold)[:n])
+
+
+def attacker_users(n_users, share, seed):
+    """Disjoint, sorted (known, reporting): users an attacker optimises on, users results are told for."""
+    n_known = round(share * n_users)
+    if not 0 < n_known < n_users:
+        raise ValueError(f"attacker_users={share} of {n_users} users leaves one side empty; use a share like 0.5")
+    order = runtime.rng(seed, "attacker users").permutation(n_users)
+    return np.sort(order[:n_known]), np.sort(order[n_known:])
+
+
+def _cold(n_items, share, rng):
+    n = max(1, round(share * n_items)) if share > 0 else 0
+    if n >= n_items:
+        raise SplitError(f"cold_share={share} leaves no warm item among {n_items}")
+    return np.sort(rng.choice(n_items, n, replace=False))
+
+
+def _position_from_end(sorted_users, n_users):
+    ends = np.cumsum(np.bincount(sorted_users, minlength=n_users))
+    return ends[sorted_users] - 1 - np.arange(len(sorted_users))
+
+
+def _defence(warm, cold, rng):
+    order = rng.permutation(warm)
+    cuts = np.round(np.cumsum(list(DEFENCE_SHARES.values()))[:-1] * len(order)).astype(int)
+    parts = dict(zip(DEFENCE_SHARES, np.split(order, cuts), strict=True))
+    parts["test"] = np.concatenate([parts["test"], cold])
+    return {name: np.sort(rows) for name, rows in parts.items()}
+
+
+def _matrix(users, items, shape):
+    matrix = sp.csr_matrix((np.ones(len(users), bool), (users, items)), shape=shape)
+    matrix.sort_indices()
+    return matrix

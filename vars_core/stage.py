@@ -1,0 +1,150 @@
+"""Run one notebook as a stage of the pipeline.
+
+    python -m vars_core.stage 03_attacks --params seed recommender attacks
+
+The named sections of params.yaml are validated and given to the notebook; its executed copy goes to
+reports/notebooks/. A stage that fails leaves every report as it was.
+"""
+
+import argparse
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import papermill
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from papermill.exceptions import PapermillExecutionError
+
+from vars_core import notebooks, params, paths, timings
+
+
+class StageError(RuntimeError):
+    """A stage failed; the message holds the error's last lines and the way back."""
+
+
+def run(name: str, sections: list[str], params_file: Path, workspace: Path | None = None) -> float:
+    """Execute notebooks/<name>.ipynb in `workspace` (the repository by default); returns seconds.
+
+    Raises ParameterError before anything is touched, StageError when the notebook fails.
+    """
+    root = paths.root()
+    workspace = (workspace or root).resolve()
+    source = root / "notebooks" / f"{name}.ipynb"
+    if not source.is_file():
+        raise StageError(f"notebooks/{name}.ipynb is missing")
+    values = params.load(params_file, sections)
+    staging = workspace / "scratch" / "staging" / name
+    running = staging / "running.ipynb"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    for artefact in (a for a, writer in paths.WRITER.items() if writer == name):
+        shutil.rmtree(workspace / artefact, ignore_errors=True)  # else files of an earlier run would linger
+    start = time.monotonic()
+    try:
+        _execute(source, running, values, root, workspace, staging)
+    except PapermillExecutionError as error:
+        raise StageError(_failed(name, error, running, workspace, ours=workspace == root)) from None
+    seconds = time.monotonic() - start
+    _publish(name, running, root, workspace, staging)
+    return seconds
+
+
+def _execute(source: Path, running: Path, values: dict, root: Path, workspace: Path, staging: Path) -> None:
+    environment = {
+        "VARS_ROOT": str(root),
+        "VARS_WORKSPACE": str(workspace),
+        "VARS_REPORTS": str(staging),
+        "VARS_QUIET": "1",
+        "PYTHONHASHSEED": "0",  # else the order of sets of strings differs from run to run
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is deterministic only with a fixed workspace
+    }
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    papermill.execute_notebook(
+        source,
+        running,
+        parameters=values,
+        cwd=root,
+        kernel_name="python3",
+        language="python",
+        kernel_manager_class=_kernel(environment),
+        progress_bar=False,
+        stderr_file=sys.stderr,
+        record_timing=False,
+    )
+
+
+def _kernel(environment: dict) -> type[AsyncKernelManager]:
+    # A kernelspec named python3 may belong to another environment; this one is the interpreter that runs us.
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"]
+    spec = KernelSpec(argv=argv, env=environment, display_name="Python 3", language="python", name="python3")
+
+    class Kernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return spec
+
+    return Kernel
+
+
+def _publish(name: str, running: Path, root: Path, workspace: Path, staging: Path) -> None:
+    reports = workspace / "reports"
+    ours = {f"figures/{name}", f"tables/{name}", f"metrics/{name}.json"}
+    for path in staging.rglob("*"):
+        inside = path.relative_to(staging).as_posix()
+        if path.is_file() and path != running and not any(inside == o or inside.startswith(o + "/") for o in ours):
+            raise StageError(f"{name} wrote reports/{inside}; a notebook reports under its own name only")
+    places = {str(staging): "reports", str(workspace): ".", str(root): "."}
+    executed = notebooks.canonical(notebooks.read(running), places)
+    paths.write(reports / "notebooks" / f"{name}.ipynb", notebooks.text(executed))
+    for kind in ("figures", "tables"):
+        new = staging / kind / name
+        new.mkdir(parents=True, exist_ok=True)
+        paths.replace_folder(new, reports / kind / name)
+    metrics = staging / "metrics" / f"{name}.json"
+    if metrics.is_file():
+        paths.write(reports / "metrics" / metrics.name, metrics.read_bytes())
+    else:
+        (reports / "metrics" / metrics.name).unlink(missing_ok=True)
+    shutil.rmtree(staging)
+
+
+def _failed(name: str, error: PapermillExecutionError, running: Path, workspace: Path, *, ours: bool) -> str:
+    kept = workspace / "scratch" / "failed" / f"{name}.ipynb"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    running.replace(kept)
+    trace = notebooks.plain("\n".join(error.traceback)).strip().splitlines()
+    shown = "\n".join(f"    {line}" for line in trace[-8:])
+    written = [artefact for artefact, writer in paths.WRITER.items() if writer == name]
+    back = "run the same command again; stages that are done are skipped"
+    if ours:
+        restore = f"`dvc checkout {' '.join(written)}` restores its outputs, " if written else ""
+        back = f"{restore}`dvc repro {name.split('_', 1)[-1]}` runs it again"
+    return (
+        f"{name} failed in cell {error.exec_count}:\n{shown}\n"
+        f"The failed notebook is {kept.relative_to(workspace)}.\n"
+        f"Way back: reports/ is as it was; {back}."
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m vars_core.stage", description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="a notebook of notebooks/, such as 03_attacks")
+    parser.add_argument("--params", nargs="+", default=["seed"], metavar="SECTION", help="sections it takes")
+    parser.add_argument("--params-file", type=Path, help="params.yaml of the repository by default")
+    options = parser.parse_args(arguments)
+    file = options.params_file or paths.root() / "params.yaml"
+    try:
+        seconds = run(options.name, options.params, file)
+    except (params.ParameterError, StageError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    timings.note(paths.scratch() / "timings.json", options.name, seconds, timings.profile(params.read(file)))
+    print(f"{options.name}: {seconds / 60:.1f} min")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

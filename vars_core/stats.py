@@ -1,0 +1,127 @@
+"""Intervals and tests: bootstrap over users and items, Wilson, Student, Holm.
+
+Bootstrap weights are drawn once as counts and applied by matrix products, so a thousand resamples of a
+(users, items) matrix cost two products. Arms that are compared share their resamples (paired).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+_BLOCK = 250  # resamples weighted at once: bounds memory at 250 × users
+
+
+def _generator(rng) -> np.random.Generator:
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+
+
+def _counts(rng, n: int, size: int) -> np.ndarray:
+    """How often each of `size` rows is drawn, in n bootstrap samples: float (n, size)."""
+    return rng.multinomial(size, np.full(size, 1 / size), size=n).astype(float)
+
+
+def resampled_means(*arms, n: int = 1000, rng=0) -> np.ndarray:
+    """Means of each arm under the same n bootstrap resamples: (len(arms), n).
+
+    An arm is (users,) or (users, items), NaN = left out; all arms have one shape. Rows are resampled, and of
+    a matrix the columns too; a matrix is averaged over users first, then over items, as `ranking.item_mean`.
+    Any statistic of several arms (a difference, a ratio) can be computed from the result, paired.
+    """
+    arms = [np.asarray(arm, float) for arm in arms]
+    shape = arms[0].shape
+    if any(arm.shape != shape for arm in arms) or len(shape) not in (1, 2) or 0 in shape:
+        raise ValueError(f"arms must share one non-empty (users,) or (users, items) shape: {[a.shape for a in arms]}")
+    arms = [arm.reshape(shape[0], -1) for arm in arms]
+    known = [~np.isnan(arm) for arm in arms]
+    if not all(k.any() for k in known):
+        raise ValueError("an arm holds no value at all, only NaN")
+    filled = [np.where(k, arm, 0) for arm, k in zip(arms, known, strict=True)]
+    rng, out = _generator(rng), []
+    for start in range(0, n, _BLOCK):
+        size = min(_BLOCK, n - start)
+        users = _counts(rng, size, shape[0])
+        items = _counts(rng, size, shape[1]) if len(shape) == 2 else np.ones((size, 1))
+        out.append([_weighted(users, items, f, k) for f, k in zip(filled, known, strict=True)])
+    return np.concatenate(out, axis=1)
+
+
+def _weighted(users, items, filled, known) -> np.ndarray:
+    drawn = users @ known  # (n, items): how many known values of the item the resample holds
+    per_item = users @ filled / np.maximum(drawn, 1)
+    items = items * (drawn > 0)
+    total = items.sum(1)
+    return np.where(total > 0, (per_item * items).sum(1) / np.maximum(total, 1), np.nan)
+
+
+def _percentiles(replicates, level) -> tuple[float, float]:
+    low, high = np.nanquantile(replicates, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_ci(values, n: int = 1000, rng=0, *, paired=None, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the mean of `values`, or of its difference to `paired` (same users and items).
+
+    `values` (n,) or (users, items); NaN = left out. `rng` is a Generator or a seed. Deterministic for a seed.
+    """
+    arms = [values] if paired is None else [values, paired]
+    means = resampled_means(*arms, n=n, rng=rng)
+    return _percentiles(means[0] if paired is None else means[0] - means[1], level)
+
+
+def bootstrap_p(values, paired, n: int = 2000, rng=0) -> float:
+    """Two-sided bootstrap p-value of "the paired difference is 0", never below 2 / (n + 1)."""
+    first, second = resampled_means(values, paired, n=n, rng=rng)
+    difference = first - second
+    tail = min((difference <= 0).sum(), (difference >= 0).sum())
+    return float(min(1.0, 2 * (tail + 1) / (n + 1)))
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of k successes in n trials. Wilson 1927."""
+    if n < 1 or not 0 <= k <= n:
+        raise ValueError(f"{k} successes of {n} trials are not possible")
+    z = special.ndtri((1 + level) / 2)
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
+    return 0.0 if k == 0 else float(centre - half), 1.0 if k == n else float(centre + half)
+
+
+def rate(k: int, n: int) -> str:
+    """A rate as a reader should see it: "≤ 3/n" for none of n (the rule of three), else per cent."""
+    return f"≤ 3/{n}" if k == 0 else f"{k / n:.1%}"
+
+
+def mean_ci(values, level: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean of a few independent values, such as seeds."""
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise ValueError("no values to average")
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    half = special.stdtrit(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def holm(p_values) -> np.ndarray:
+    """Holm's step-down adjusted p-values, in the order given. Holm 1979."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def estimate(values, rng=0) -> dict[str, float]:
+    """A row's numbers: value, ci_low, ci_high, n of values (users,) or (users, items), as `bootstrap_ci`.
+
+    n is the number of items of a matrix, of users of a vector, that hold any value."""
+    values = np.asarray(values, float)
+    known = ~np.isnan(values)
+    columns = values.reshape(len(values), -1)
+    per_item = np.nanmean(columns[:, known.reshape(len(values), -1).any(0)], axis=0)
+    low, high = bootstrap_ci(values, rng=rng)
+    n = len(per_item) if values.ndim == 2 else int(known.sum())
+    return {"value": float(per_item.mean()), "ci_low": low, "ci_high": high, "n": n}
