@@ -57,7 +57,7 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
         "e": 10,
         "f": True,
     }
-    text = LAPTOP.replace("learning_rate: 5e-3", "learning_rate: 1e-3", 1)
+    text = LAPTOP.replace("learning_rate: 1e-2", "learning_rate: 1e-3", 1)
     (tmp_path / "p.yaml").write_text(text)
     assert params.load(tmp_path / "p.yaml")["recommender"]["learning_rate"] == 0.001
 
@@ -79,17 +79,17 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
         ("  hooks: 20", "  hoks: 20", "attacks.hoks: unknown parameter; did you mean hooks?"),
         ("\nattacks:", "\natacks:", "atacks: unknown section; did you mean attacks"),
         ("  k: 20 ", "  k: 0 ", "recommender.k: expected greater than or equal to 1; got 0"),
-        ("learning_rate: 5e-3", "learning_rate: on", "recommender.learning_rate: expected number; got 'on'"),
-        ("learning_rate: 5e-3", "learning_rate: .nan", "recommender.learning_rate: expected"),
+        ("learning_rate: 1e-2", "learning_rate: on", "recommender.learning_rate: expected number; got 'on'"),
+        ("learning_rate: 1e-2", "learning_rate: .nan", "recommender.learning_rate: expected"),
         (
             "pretrained: false",
             "pretrained: 3",
             "recommender.pretrained: expected true, false or a file's path; got 3",
         ),
         ("source: synthetic", "source: web", "data.source: expected 'synthetic' or 'folder'; got 'web'"),
-        ("epochs: 40", "epochs: 4.5", "recommender.epochs: expected integer; got 4.5"),
-        ("epochs: 40", "epochs: '40'", "recommender.epochs: expected integer; got '40'"),
-        ("epochs: 40", "epochs: true", "recommender.epochs: expected integer; got True"),
+        ("epochs: 60", "epochs: 4.5", "recommender.epochs: expected integer; got 4.5"),
+        ("epochs: 60", "epochs: '40'", "recommender.epochs: expected integer; got '40'"),
+        ("epochs: 60", "epochs: true", "recommender.epochs: expected integer; got True"),
         ("  heads: 4", "  heads: 3", "reconstruction: width is a multiple of heads; got 128 and 3"),
         (
             "  patch: 8",
@@ -108,7 +108,7 @@ def test_errors_name_the_parameter(tmp_path, old, new, said):
 
 
 def test_every_problem_is_told_at_once(tmp_path):
-    text = LAPTOP.replace("  k: 20 ", "  k: 0 ").replace("  hooks:", "  hoks:").replace("epochs: 40", "epochs: no")
+    text = LAPTOP.replace("  k: 20 ", "  k: 0 ").replace("  hooks:", "  hoks:").replace("epochs: 60", "epochs: no")
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(params.ParameterError) as caught:
         params.load(tmp_path / "params.yaml")
@@ -144,4 +144,4 @@ def test_a_section_cannot_be_changed():
 
 
 def test_dvc_and_we_read_the_same_numbers():
-    assert YAML(typ="safe", pure=True).load(LAPTOP)["recommender"]["learning_rate"] == 0.005
+    assert YAML(typ="safe", pure=True).load(LAPTOP)["recommender"]["learning_rate"] == 0.01

@@ -20,12 +20,12 @@ def auroc(clean: np.ndarray, attacked: np.ndarray) -> float:
     return float(roc_auc_score(labels, np.r_[clean, attacked]))
 
 
-def auroc_row(clean: np.ndarray, attacked: np.ndarray, seed: int = 0, resamples: int = 300) -> dict:
-    """AUROC with its 95 % bootstrap interval (clean and attacked images resampled): value, ci_low, ci_high, n."""
-    rng = np.random.default_rng(seed)
-    draws = [auroc(rng.choice(clean, len(clean)), rng.choice(attacked, len(attacked))) for _ in range(resamples)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"value": auroc(clean, attacked), "ci_low": low, "ci_high": high, "n": len(attacked)}
+def auroc_row(clean: np.ndarray, attacked: np.ndarray, seed: int = 0) -> dict:
+    """AUROC with its 95 % bootstrap interval (clean and attacked images resampled): value, ci_low, ci_high, n.
+
+    AUROC is the mean of a matrix, who scores higher in each pair, so that resampling it is two products."""
+    higher = (attacked[:, None] > clean).astype(float) + 0.5 * (attacked[:, None] == clean)
+    return stats.estimate(higher, seed) | {"n": len(attacked)}
 
 
 def rate_row(flagged: np.ndarray) -> dict:

@@ -35,7 +35,7 @@ class Data(Section):
     image_size: Annotated[int, Field(ge=16, le=1024)] = 64
     items: Annotated[int, Field(ge=20)] = 2000
     users: Annotated[int, Field(ge=20)] = 2000
-    interactions_per_user: Annotated[int, Field(ge=3)] = 16
+    interactions_per_user: Annotated[int, Field(ge=3)] = 12
     taste_strength: Weight = 1.0
     k_core: Count = 5
     cold_share: Share = 0.1
@@ -77,7 +77,7 @@ class Reconstruction(Section):
     depth: Count = 4
     heads: Count = 4
     channels: Count = 24
-    steps: Count = 450
+    steps: Count = 360
     batch_size: Count = 48
     learning_rate: Positive = 1e-3
     epsilons: Epsilons = [2, 4, 8, 16]
@@ -109,13 +109,13 @@ class Detection(Section):
 class Ablations(Section):
     """Training steps of each variant."""
 
-    steps: Count = 120
+    steps: Count = 100
 
 
 class Adaptive(Section):
     """Budgets of the attackers who know the defence."""
 
-    epsilons: Epsilons = [4, 8]
+    epsilons: Epsilons = [8, 16]
     steps: Count = 20
     items: Count = 48
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]

@@ -14,6 +14,7 @@ from vars_core import paths, timings
 ABSENT = "–"
 BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
 
+PROMOTE = "promote:pgd@8"
 HEADLINES = [  # row title, metrics file, keys
     ("users", "01_data", ["users"]),
     ("items", "01_data", ["items"]),
@@ -25,13 +26,21 @@ HEADLINES = [  # row title, metrics file, keys
     ("exposure@20, PGD promoting, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
     ("feature recovery, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@8"]),
     ("feature recovery, JPEG 75", "04_reconstruction", ["jpeg75", "feature_recovery", "pgd@8"]),
-    ("exposure recovery, global ViT", "04_reconstruction", ["global_vit", "exposure_recovery", "pgd@8"]),
-    ("exposure recovery, JPEG 75", "04_reconstruction", ["jpeg75", "exposure_recovery", "pgd@8"]),
+    ("exposure recovery, promoting, global ViT", "04_reconstruction", ["global_vit", "exposure_recovery", PROMOTE]),
+    ("exposure recovery, promoting, JPEG 75", "04_reconstruction", ["jpeg75", "exposure_recovery", PROMOTE]),
+    ("NDCG@20 lost on clean photos, global ViT", "04_reconstruction", ["global_vit", "clean_ndcg_loss"]),
+    ("NDCG@20 lost on clean photos, JPEG 75", "04_reconstruction", ["jpeg75", "clean_ndcg_loss"]),
     ("detector, AUROC", "05_detection", ["contrastive", "auroc", "pgd@8"]),
     ("detector, TPR at 1 % FPR", "05_detection", ["contrastive", "tpr@1", "pgd@8"]),
-    ("success of the attack on the whole system, 1 % FPR", "05_detection", ["system", "asr@1", "pgd@8"]),
-    ("exposure@20, attack through the filter (T2)", "07_adaptive", ["T2", "both", "exposure@20", "pgd@8"]),
-    ("exposure@20, through filter and detector (T3)", "07_adaptive", ["T3", "both", "exposure@20", "pgd@8"]),
+    ("detector, AUROC, attack it never saw", "05_detection", ["contrastive", "auroc", "unseen@8"]),
+    (
+        "reaches lists unflagged (1 % FPR), promoting, ε = 8, seller knows f",
+        "07_adaptive",
+        ["T0", "both", "asr@1", PROMOTE],
+    ),
+    ("… and the filter (T2)", "07_adaptive", ["T2", "both", "asr@1", PROMOTE]),
+    ("… and the detector (T3)", "07_adaptive", ["T3", "both", "asr@1", PROMOTE]),
+    ("the same without a defence", "07_adaptive", ["T0", "none", "exposure@20", PROMOTE]),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Training a filter against perturbations that are made as it learns."""
+"""Training filters against perturbations that are made as they learn."""
 
 from dataclasses import dataclass
 
@@ -50,30 +50,24 @@ def ranking_matrix(weights: np.ndarray, features: np.ndarray) -> torch.Tensor:
     return (heads.T @ heads / len(heads) / natural.clamp_min(1e-12)).to(device())
 
 
-def train_filter(
-    model: nn.Module,
-    loss: FilterLoss,
+def train_filters(
+    arms: dict[str, tuple[nn.Module, FilterLoss]],
     photos: np.ndarray,
     cfg,
     *,
     steps: int,
     generator: torch.Generator,
-    label: str,
 ) -> pd.DataFrame:
-    """Train the filter `model` on `photos` (N, H, W, 3) of defence-train items; returns the loss terms by step.
+    """Train the filters of all `arms`, name → (filter, loss), on the same batches of `photos` (N, H, W, 3).
 
-    Every batch is one eighth clean, one eighth noise and the rest attacked (FGSM, PGD, mixed ε and goals);
-    `cfg` is `params.Reconstruction`."""
-    model.to(device(), memory_format=torch.channels_last).train().requires_grad_(True)
-    extractor = loss.extractor
-    pool = features_of(extractor, photos)
-    perturber = Perturber(extractor, pool, cfg.epsilons, cfg.attack_steps, generator)
-    optimiser = torch.optim.AdamW(model.parameters(), cfg.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, cfg.learning_rate, total_steps=steps, pct_start=0.1, div_factor=10
-    )
+    Every batch is one eighth clean, one eighth noise and the rest attacked (FGSM, PGD, mixed ε and goals). The
+    attacks look at the extractor alone, so one attack pass serves all arms, and the comparison is paired. `cfg`
+    is `params.Reconstruction`. Returns the loss terms, one row per arm and step."""
+    extractor = next(iter(arms.values()))[1].extractor
+    perturber = Perturber(extractor, features_of(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
+    learners = {name: _learner(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
     rows, history = [], []
-    for step in progress(range(steps), label):
+    for step in progress(range(steps), f"filters {', '.join(arms)}"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
@@ -81,16 +75,26 @@ def train_filter(
         clean, noisy, rest = images[:eighth], images[eighth : 2 * eighth], images[2 * eighth :]
         seen = torch.cat([clean, perturber.noise(noisy), perturber.attack(rest, own[2 * eighth :])])
         touched = torch.arange(len(images), device=images.device) >= eighth
-        with mixed_precision(images):
-            terms = loss(model(seen), images, own, touched)
-        optimiser.zero_grad()
-        sum(terms.values()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        history.append({"step": step, **{name: term.item() for name, term in terms.items()}})
-    model.eval().requires_grad_(False)
+        for name, (model, loss) in arms.items():
+            with mixed_precision(images):
+                terms = loss(model(seen), images, own, touched)
+            optimiser, schedule = learners[name]
+            optimiser.zero_grad()
+            sum(terms.values()).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            history.append({"arm": name, "step": step, **{term: value.item() for term, value in terms.items()}})
+    for model, _ in arms.values():
+        model.eval().requires_grad_(False)
     return pd.DataFrame(history)
+
+
+def _learner(model: nn.Module, rate: float, steps: int):
+    model.to(device(), memory_format=torch.channels_last).train().requires_grad_(True)
+    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1, div_factor=10)
+    return optimiser, schedule
 
 
 def features_of(extractor: nn.Module, photos: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,128 @@
+"""Filter and detector as one thing: joint fitting, calibration, screening, files."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from test_training import extractor, loss, smooth_photos
+from torch import nn
+
+from vars_core.calibration import conformal_threshold
+from vars_core.defence import Defence, fit_jointly, load_filter, save_filter
+from vars_core.detectors import Detector, scores
+from vars_core.extractor import to_images, to_photos
+from vars_core.filters import ConvDenoiser, GlobalViT
+from vars_core.runtime import generator
+
+__all__ = ["extractor"]  # a fixture
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+
+
+def awake(model):
+    nn.init.normal_(model.out.weight, std=0.1)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def defence(extractor):
+    torch.manual_seed(0)
+    purifier = awake(GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2))
+    detector = Detector(extractor(torch.zeros(1, 3, 16, 16)).shape[1]).eval().requires_grad_(False)
+    made = Defence(purifier, detector, extractor)
+    made.calibrate(smooth_photos(120, seed=3))
+    return made
+
+
+def test_calibration_uses_the_conformal_quantile_of_clean_scores(defence):
+    clean = scores(defence.score, smooth_photos(120, seed=3))
+    assert defence.thresholds == {"1": conformal_threshold(clean, 0.01), "5": conformal_threshold(clean, 0.05)}
+    assert (clean > defence.thresholds["5"]).mean() <= 0.05
+
+
+def test_screen(defence):
+    photos = smooth_photos(150, seed=4)
+    filtered, score, flagged = defence.screen(photos, "5")
+    assert filtered.shape == photos.shape and filtered.dtype == np.uint8
+    assert score.shape == flagged.shape == (150,) and flagged.dtype == bool
+    assert (score == scores(defence.score, photos)).all()
+    assert (flagged == (score > defence.thresholds["5"])).all()
+    with torch.no_grad():
+        assert np.abs(to_photos(defence.purifier(to_images(photos))).astype(int) - filtered).max() <= 1
+    with pytest.raises(KeyError):
+        defence.screen(photos, "2")
+    with pytest.raises(KeyError):
+        Defence(defence.purifier, defence.detector, defence.extractor).screen(photos)
+
+
+def test_an_uncalibratable_rate_flags_nothing(defence):
+    defence.calibrate(smooth_photos(20, seed=3))
+    assert defence.thresholds["1"] == np.inf
+    assert not defence.screen(smooth_photos(9))[2].any()
+
+
+def test_save_and_load(defence, extractor, tmp_path):
+    photos = smooth_photos(20, seed=4)
+    defence.save(tmp_path, fingerprint="abc")
+    again = Defence.load(tmp_path, extractor)
+    np.testing.assert_allclose(scores(again.score, photos), scores(defence.score, photos), atol=1e-5)
+    assert again.thresholds == defence.thresholds
+    assert np.abs(again.screen(photos)[0].astype(int) - defence.screen(photos)[0]).max() <= 1
+    assert not any(p.requires_grad for m in (again.purifier, again.detector) for p in m.parameters())
+
+
+# Trap: torch pickles run code on load.
+def test_files_are_safetensors_and_json(defence, tmp_path):
+    defence.save(tmp_path, fingerprint="abc")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "filter.safetensors", "filter.json", "detector.safetensors", "defence.json"
+    }  # fmt: skip
+    for path in tmp_path.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            assert len(list(file.keys()))
+    for path in tmp_path.glob("*.json"):
+        assert json.loads(path.read_text())["fingerprint"] == "abc"
+
+
+def test_infinite_thresholds_survive_a_file(defence, extractor, tmp_path):
+    defence.calibrate(smooth_photos(20, seed=3))
+    defence.save(tmp_path)
+    assert Defence.load(tmp_path, extractor).thresholds == defence.thresholds
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2),
+        lambda: ConvDenoiser(channels=4, width=8, depth=1),
+    ],
+)
+def test_filters_are_saved_with_their_settings(make, tmp_path):
+    torch.manual_seed(0)
+    model, images = awake(make()), to_images(smooth_photos(3))
+    save_filter(model, tmp_path / "f.safetensors")
+    again = load_filter(tmp_path / "f.safetensors")
+    assert type(again) is type(model) and again.settings == model.settings
+    torch.testing.assert_close(again(images), model(images), atol=1e-6, rtol=1e-5)
+
+
+def test_joint_fitting_moves_filter_and_detector_but_not_the_extractor(defence, extractor):
+    def copy(module):
+        return {k: v.clone() for k, v in module.state_dict().items()}
+
+    parts = {"filter": defence.purifier, "detector": defence.detector, "extractor": extractor}
+    before = {name: copy(module) for name, module in parts.items()}
+    cfg = SimpleNamespace(batch_size=8, learning_rate=3e-3, temperature=0.1)
+    attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
+    history = fit_jointly(defence, loss(extractor), smooth_photos(16), cfg, attack, steps=3, generator=generator(0))
+    moved = {n: any(not torch.equal(v, before[n][k]) for k, v in m.state_dict().items()) for n, m in parts.items()}
+    assert moved == {"filter": True, "detector": True, "extractor": False}
+    assert np.isfinite(history.to_numpy()).all() and len(history) == 3
+    assert not defence.purifier.training and not any(p.requires_grad for p in defence.purifier.parameters())
+    assert all(p.grad is None for p in extractor.parameters())

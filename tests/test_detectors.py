@@ -1,0 +1,198 @@
+"""Detectors and what their scores are worth: the contrastive loss, conformal thresholds, AUROC, one code path."""
+
+from fractions import Fraction
+from math import ceil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_training import extractor, smooth_photos
+from torch import nn
+from torch.nn import functional as F
+
+from vars_core.attacks import gradient, linf
+from vars_core.calibration import auroc, auroc_row, conformal_threshold, rate_row
+from vars_core.detectors import Detector, Score, Squeezing, contrastive_loss, scores, train_detectors
+from vars_core.extractor import to_images, to_photos
+from vars_core.filters import Median
+from vars_core.objectives import hook
+from vars_core.runtime import generator
+
+__all__ = ["extractor"]  # the toy extractor of test_training, as a fixture
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+
+
+def slow_contrastive(embeddings, labels, temperature):
+    """Khosla et al. 2020, eq. 2, as it is printed: sums over anchors, positives and the others."""
+    total, anchors = 0.0, 0
+    for i in range(len(labels)):
+        others = [a for a in range(len(labels)) if a != i]
+        positives = [p for p in others if labels[p] == labels[i]]
+        if not positives:
+            continue
+        below = sum(np.exp(embeddings[i] @ embeddings[a] / temperature) for a in others)
+        share = [np.log(np.exp(embeddings[i] @ embeddings[p] / temperature) / below) for p in positives]
+        total, anchors = total - np.mean(share), anchors + 1
+    return total / anchors
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 1], [0, 1, 1, 1, 2], [0, 0, 0, 0]])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_contrastive_loss_is_the_papers(labels, temperature):
+    z = F.normalize(torch.randn(len(labels), 6, generator=generator(0)).double(), dim=1)
+    ours = contrastive_loss(z, torch.tensor(labels), temperature)
+    assert ours.item() == pytest.approx(slow_contrastive(z.numpy(), labels, temperature))
+
+
+def test_contrastive_loss_has_a_finite_gradient_that_pulls_labels_together():
+    raw = torch.randn(8, 6, generator=generator(1)).double().requires_grad_(True)
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+
+    def value(z):
+        return contrastive_loss(F.normalize(z, dim=1), labels, 0.1)
+
+    slope = torch.autograd.grad(value(raw), raw)[0]
+    assert torch.isfinite(slope).all() and slope.abs().max() > 0
+    assert value(raw - 0.01 * slope) < value(raw)
+    grouped = torch.eye(6).double()[labels]
+    assert value(grouped) < value(grouped[torch.tensor([0, 4, 1, 5, 2, 6, 3, 7])])
+
+
+# ---- thresholds ----
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "expected"),
+    [(99, 0.01, 99), (100, 0.01, 100), (98, 0.01, np.inf), (19, 0.05, 19), (39, 0.05, 38), (18, 0.05, np.inf)],
+)
+def test_conformal_thresholds_by_hand(n, rate, expected):
+    """Scores 1 … n in any order: the ⌈(n+1)(1−rate)⌉-th smallest."""
+    shuffled = np.random.default_rng(0).permutation(np.arange(1, n + 1)).astype(float)
+    assert conformal_threshold(shuffled, rate) == expected
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 2000), percent=st.sampled_from([1, 5, 10]))
+def test_the_place_never_promises_too_much(n, percent):
+    """At most rate · (n + 1) of n + 1 exchangeable scores lie above τ, and τ is not one place too careful by
+    more than floating point can explain."""
+    threshold = conformal_threshold(np.arange(1.0, n + 1), percent / 100)
+    exact = ceil((n + 1) * (1 - Fraction(percent, 100)))
+    if exact > n:
+        assert threshold == np.inf
+    else:
+        assert exact <= threshold <= exact + 1
+
+
+@pytest.mark.parametrize(("n", "rate"), [(150, 0.01), (150, 0.05), (60, 0.05), (37, 0.1)])
+def test_realised_false_alarms_keep_the_promise(n, rate):
+    rng = np.random.default_rng(0)
+    drawn = rng.standard_t(2, size=(4000, n + 1))
+    above = [fresh > conformal_threshold(held, rate) for *held, fresh in drawn]
+    assert np.mean(above) <= rate + 3 * np.sqrt(rate / 4000)
+    assert np.mean(above) >= rate - 1 / (n + 1) - 3 * np.sqrt(rate / 4000)
+
+
+def test_ties_do_not_raise_the_false_alarm_rate():
+    tied = np.r_[np.zeros(90), np.ones(10)]
+    assert conformal_threshold(tied, 0.05) == 1.0  # flagged means above it: none of the ties
+
+
+def test_auroc_by_hand_with_ties():
+    clean, attacked = np.array([0.0, 1.0, 1.0, 3.0]), np.array([1.0, 2.0])
+    # pairs: 1 beats 0, ties 1 and 1, loses to 3; 2 beats 0, 1, 1, loses to 3
+    assert auroc(clean, attacked) == pytest.approx((1 + 0.5 + 0.5 + 0 + 3) / 8)
+    assert auroc(clean, clean) == 0.5 and auroc(clean, clean + 9) == 1 and auroc(clean, clean - 9) == 0
+
+
+def test_rows_hold_value_interval_and_n():
+    rng = np.random.default_rng(0)
+    clean, attacked = rng.normal(size=80), rng.normal(1, 1, size=50)
+    row = auroc_row(clean, attacked)
+    assert row["ci_low"] < row["value"] == auroc(clean, attacked) < row["ci_high"] and row["n"] == 50
+    assert auroc_row(clean, attacked) == row
+    assert rate_row(np.array([True, False, False, False]))["value"] == 0.25
+    none = rate_row(np.zeros(20, bool))
+    assert none["ci_low"] == 0 and 0.1 < none["ci_high"] < 0.2 and none["n"] == 20
+
+
+# ---- detectors ----
+
+
+@pytest.fixture(scope="module")
+def trained(extractor):
+    """Two detectors behind a median filter, which leaves attacks on smooth photos in the residual."""
+    detection = SimpleNamespace(batch_size=16, learning_rate=3e-3, temperature=0.1)
+    attack = SimpleNamespace(epsilons=[8, 16], attack_steps=2)
+    dim = extractor(torch.zeros(1, 3, 16, 16)).shape[1]
+    torch.manual_seed(0)
+    nets = {name: Detector(dim) for name in ("contrastive", "bce")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VARS_DEVICE", "cpu")
+        history = train_detectors(
+            nets, Median(), extractor, smooth_photos(64), detection, attack, steps=40, generator=generator(0)
+        )
+    return nets, history
+
+
+@pytest.fixture(scope="module")
+def attacked(extractor):
+    images = torch.from_numpy(smooth_photos(40, seed=7)).permute(0, 3, 1, 2).float() / 255
+    return to_photos(linf(hook(extractor, extractor(images.flip(0))), images, 12, generator=generator(3)))
+
+
+@pytest.mark.parametrize("name", ["contrastive", "bce"])
+def test_a_detector_learns_to_tell_attacked_from_clean(name, trained, attacked, extractor):
+    nets, history = trained
+    assert history[name].iloc[-8:].mean() < history[name].iloc[:8].mean()
+    score = Score(nets[name], Median(), extractor).eval()
+    clean = scores(score, smooth_photos(60, seed=8))
+    assert auroc(clean, scores(score, attacked)) > 0.8  # higher = adversarial
+    assert not nets[name].training and not any(p.requires_grad for p in nets[name].parameters())
+
+
+def test_squeezing_scores_attacks_higher(extractor, attacked):
+    squeezing = Squeezing(extractor).eval()
+    clean = scores(squeezing, smooth_photos(60, seed=8))
+    assert clean.shape == (60,) and (clean >= 0).all()
+    assert auroc(clean, scores(squeezing, attacked)) > 0.8
+
+
+# Trap: positives are re-saved and negatives are not, so the detector learns the codec.
+def test_clean_and_attacked_photos_take_one_path(trained, extractor):
+    score = Score(trained[0]["contrastive"], Median(), extractor).eval()
+    clean = smooth_photos(12, seed=8)
+    saved = to_photos(to_images(clean))
+    nothing = hook(extractor, extractor(to_images(clean)))
+    untouched = to_photos(
+        linf(nothing, to_images(clean), 8, steps=1, step=0, random_start=False, generator=generator(0))
+    )
+    assert (scores(score, saved) == scores(score, clean)).all()
+    assert (scores(score, untouched) == scores(score, clean)).all()
+    np.testing.assert_allclose(scores(score, clean, batch=5), scores(score, clean), atol=1e-4)
+
+
+def test_score_is_the_detector_behind_filter_and_extractor(trained, extractor):
+    detector = trained[0]["contrastive"]
+    images = to_images(smooth_photos(5, seed=8))
+    filtered = Median()(images)
+    views = images, filtered, extractor(images), extractor(filtered)
+    embeddings, logits = detector.embed(*views)
+    assert torch.equal(Score(detector, Median(), extractor)(images), logits)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
+    assert logits.shape == (5,) and embeddings.shape == (5, 64)
+
+
+def test_the_score_can_be_differentiated_by_an_attacker(trained, extractor):
+    score = Score(trained[0]["contrastive"], nn.Identity(), extractor).eval()
+    score.zero_grad()  # of training
+    slope = gradient(score, to_images(smooth_photos(4, seed=8)))
+    assert (slope.abs().amax((1, 2, 3)) > 0).all()
+    assert all(p.grad is None for p in score.parameters())

@@ -1,0 +1,273 @@
+"""A toy shop: who is attacked and told about, what a filter gives back, and what attackers reach who know it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from test_training import extractor, smooth_photos
+from torch import nn
+
+from vars_core import adaptive, campaign, ranking, recovery
+from vars_core.defence import Defence
+from vars_core.detectors import Detector
+from vars_core.extractor import extract, to_images
+from vars_core.filters import Median
+from vars_core.objectives import Promote
+from vars_core.recommenders import VBPR
+from vars_core.runtime import generator
+from vars_core.shop import Shop
+
+__all__ = ["extractor"]  # a fixture
+ITEMS = np.array([2, 5, 11])
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+    monkeypatch.setenv("VARS_QUIET", "1")
+
+
+@pytest.fixture
+def shop(extractor):
+    """40 users, 30 items of smooth photos, a random VBPR that looks at them."""
+    photos, draw = smooth_photos(30), generator(0, "shop")
+    features = extract(extractor, photos)
+    model = VBPR()
+    model._build(draw, users=40, items=30, factors=2, visual_factors=4, dimensions=features.shape[1])
+    with torch.no_grad():
+        for table in (model.taste, model.projection):
+            table.mul_(20)
+    train = np.random.default_rng(0).random((40, 30)) < 0.1
+    train[:, ITEMS] = False
+    train[0, ITEMS[0]] = True
+    held = np.array([np.flatnonzero(~row)[u % 5] for u, row in enumerate(train)])
+    parts = SimpleNamespace(
+        train=sparse.csr_array(train),
+        test=held,
+        validation=held,
+        cold=ITEMS,
+        cold_positives=sparse.csr_array((40, 30), dtype=bool),
+    )
+    goods = SimpleNamespace(photos=photos, items=list(range(30)), name="toy")
+    users = np.arange(40)
+    return Shop(goods, parts, extractor, model.requires_grad_(False), features, users[::2], users[1::2], k=5)
+
+
+# ---- the shop ----
+
+
+# Trap: the attack is optimised and reported on the same users.
+def test_promote_knows_the_known_users_only(shop):
+    images = to_images(shop.photos(ITEMS))
+    before, ranks = shop.promote(ITEMS, shop.extractor)(images), shop.ranks(ITEMS)
+    with torch.no_grad():
+        shop.recommender.taste[shop.reporting] = torch.randn(20, 4, generator=generator(1))
+    assert torch.equal(shop.promote(ITEMS, shop.extractor)(images), before)
+    assert ranks.shape == (20, 3)
+    del shop.__dict__["clean_scores"]
+    assert (np.nan_to_num(shop.ranks(ITEMS)) != np.nan_to_num(ranks)).any()
+
+
+# Trap: candidates that are not masked for training items.
+def test_promotes_threshold_is_the_kth_best_that_is_not_owned(shop):
+    objective = shop.promote(ITEMS, shop.extractor)
+    assert isinstance(objective, Promote)
+    scores, owned = shop.recommender.scores(shop.known, shop.features).numpy(), shop.split.train[shop.known].toarray()
+    kth = [np.sort(row[~mine])[-shop.k] for row, mine in zip(scores, owned, strict=True)]
+    np.testing.assert_allclose(objective.thresholds.numpy(), kth)
+    own = objective(to_images(shop.photos(ITEMS)))
+    margin = torch.from_numpy(scores[:, ITEMS] - np.array(kth)[:, None])
+    torch.testing.assert_close(own, nn.functional.logsigmoid(margin).mean(0), atol=1e-4, rtol=1e-3)
+
+
+def test_untouched_photos_have_the_clean_ranks(shop):
+    clean = shop.ranks(ITEMS)
+    assert np.array_equal(shop.ranks(ITEMS, shop.photos(ITEMS)), clean, equal_nan=True)
+    scores = shop.recommender.scores(shop.reporting, shop.features).numpy()
+    for row, user in enumerate(shop.reporting[:5]):
+        rivals = np.setdiff1d(np.flatnonzero(~shop.split.train[[user]].toarray()[0]), ITEMS[1])
+        assert clean[row, 1] == 1 + (scores[row, rivals] >= scores[row, ITEMS[1]]).sum()
+
+
+def test_owners_are_left_out(shop):
+    everyone = Shop(**{**vars(shop), "reporting": np.arange(40)})
+    assert np.isnan(everyone.exposed(ITEMS)[0]).tolist() == [True, False, False]
+
+
+# ---- campaigns ----
+
+
+# Trap: success over successful attacks only; SSIM and PSNR without data_range.
+def test_a_campaign_tells_about_every_item_and_keeps_its_budget(shop):
+    hooks = shop.hooks(ITEMS, 4, generator(0))
+    assert (np.asarray(shop.split.train.sum(0)).ravel()[hooks] > 0).all()
+    photos = campaign.campaign(shop, ITEMS, hooks, [4, 8], 5, seed=0)
+    assert (photos["none"] == shop.photos(ITEMS)).all()
+    assert set(photos) == {"none", *(f"{a}@{e}" for a in campaign.ALGORITHMS for e in (4, 8))}
+    table = campaign.outcomes(shop, ITEMS, photos)
+    visual = table[table.metric.isin(["psnr", "ssim", "linf"])]
+    assert (visual.n == 3).all() and not ((visual.attack == "none") & (visual.metric != "linf")).any()
+    linf = table[table.metric == "linf"]
+    assert (linf.value == linf.epsilon).all()
+    shift = table[table.metric == "prediction_shift"].set_index(["attack", "epsilon"]).value
+    assert shift["none", 0] == pytest.approx(0, abs=1e-5)
+    assert shift["promote:pgd", 8] > max(shift["noise", 8], 0.05)
+    moved = {n: recovery.squared(shop.served(photos[n]) - shop.hook_targets(hooks).numpy()).mean() for n in photos}
+    assert moved["pgd@8"] < moved["pgd@4"] < moved["none"] and moved["pgd@8"] < moved["fgsm@8"]
+
+
+def test_unknown_attacks_are_refused(shop):
+    with pytest.raises(ValueError, match="unknown attack 'pdg'; known: noise, fgsm"):
+        campaign.attack(shop, ITEMS, ITEMS, "pdg", 8, 3, 0)
+
+
+def test_visibility_by_hand():
+    clean = np.full((2, 16, 16, 3), 100, np.uint8)
+    clean[0] = 0
+    changed = clean.copy()
+    changed[0] += 8
+    changed[1, :8] -= 4
+    seen = campaign.visibility(clean, changed)
+    assert seen["linf"].tolist() == [8, 4]
+    assert seen["psnr"].tolist() == pytest.approx([10 * np.log10(255**2 / 64), 10 * np.log10(255**2 / 8)], rel=1e-5)
+    # 0 against 8: c₁ / (8² + c₁) with c₁ = (0.01 · data_range)²; another data_range gives another number
+    assert seen["ssim"][0] == pytest.approx(2.55**2 / (64 + 2.55**2), rel=1e-3)
+    assert set(campaign.visibility(clean, clean)) == {"linf"}
+
+
+def test_campaigns_are_saved_without_pickles(shop, tmp_path):
+    photos = {"none": shop.photos(ITEMS), "promote:pgd@16": shop.photos(ITEMS[::-1]), "pgd@8": shop.photos(ITEMS)}
+    campaign.save(tmp_path, ITEMS, ITEMS + 1, photos)
+    items, hooks, again = campaign.load(tmp_path)
+    assert (items == ITEMS).all() and (hooks == ITEMS + 1).all()
+    assert list(again) == ["none", "pgd@8", "promote:pgd@16"]
+    assert all((again[name] == photos[name]).all() for name in photos)
+
+
+# ---- recovery ----
+
+
+def test_feature_recovery_by_hand():
+    rng = np.random.default_rng(0)
+    clean, harm = rng.normal(size=(40, 6)), rng.normal(size=(40, 6))
+    perfect = recovery.feature_recovery(clean, clean + harm, clean)
+    nothing = recovery.feature_recovery(clean, clean + harm, clean + harm)
+    assert perfect["value"] == perfect["ci_low"] == 1 and nothing["value"] == nothing["ci_high"] == 0
+    assert recovery.feature_recovery(clean, clean + harm, clean + harm / 2)["value"] == pytest.approx(0.75)
+    assert recovery.feature_recovery(clean, clean + harm, clean - 2 * harm)["value"] == pytest.approx(-3)
+    # a ratio of means, not a mean of ratios: one image that was hardly moved does not decide
+    some, left = np.array([[0.1], [2.0]]), np.array([[0.4], [0.0]])
+    value = recovery.feature_recovery(np.zeros((2, 1)), some, left)["value"]
+    assert value == pytest.approx(1 - (0.16 / 2) / (4.01 / 2))
+
+
+def test_exposure_recovery_by_hand():
+    users, items = 60, 40
+    low, high, half = np.zeros((users, items)), np.ones((users, items)), np.zeros((users, items))
+    half[:, ::2] = 1
+    assert recovery.exposure_recovery(low, high, low, low)["value"] == 1
+    assert recovery.exposure_recovery(low, high, low, high)["value"] == 0
+    row = recovery.exposure_recovery(low, high, low, half)
+    assert row["value"] == 0.5 and row["ci_low"] < 0.5 < row["ci_high"] and row["n"] == items
+    # the filter's own clean exposure is the mark, not that of the bare shop
+    assert recovery.exposure_recovery(low, high, half, half)["value"] == 1
+    assert recovery.exposure_recovery(low, high, half, low)["value"] == 0.5  # overshooting costs too
+
+
+def test_no_harm_nothing_to_recover():
+    rng = np.random.default_rng(0)
+    one, two = (rng.random((60, 40)) < 0.1).astype(float), (rng.random((60, 40)) < 0.1).astype(float)
+    assert recovery.exposure_recovery(one, one, one, two) is None
+    assert recovery.exposure_recovery(one, two, one, two) is None
+
+
+def test_the_identity_costs_nothing_and_recovers_nothing(shop):
+    same = shop.behind(nn.Identity())
+    costs = recovery.clean_cost(shop, same, np.arange(30))
+    assert "clean_psnr" not in costs
+    assert {name: row["value"] for name, row in costs.items()} == {
+        "clean_feature_mse": 0, "clean_ndcg_loss": 0, "clean_hr_loss": 0
+    }  # fmt: skip
+    attacked = {"fgsm@8": campaign.attack(shop, ITEMS, np.array([0, 1, 3]), "fgsm", 8, 1, 0)}
+    rows = recovery.recoveries(shop, same, ITEMS, attacked)
+    assert rows[0]["metric"] == "feature_recovery" and rows[0]["value"] == 0
+
+
+# Trap: a filter that blurs wins PSNR and loses HR; so its cost is told beside.
+def test_a_filter_that_hides_everything_pays_for_it(shop):
+    class Grey(nn.Module):
+        def forward(self, images):
+            return torch.full_like(images, 128 / 255)
+
+    costs = recovery.clean_cost(shop, shop.behind(Grey()), np.arange(30))
+    assert costs["clean_psnr"]["value"] < 25
+    assert costs["clean_feature_mse"]["value"] > 0.5
+    assert costs["clean_ndcg_loss"]["value"] != 0
+
+
+# ---- attackers who know the defence ----
+
+
+# Trap: the minimum (or maximum) of means instead of the worst case per example.
+def test_worst_case_is_per_item():
+    nan = np.nan
+    one = np.array([[1, 0, 0], [1, 0, nan], [1, 0, 1]])  # means 1, 0, 0.5
+    two = np.array([[0, 1, 0], [0, 1, nan], [1, 0, 0]])  # means 1/3, 2/3, 0
+    worst = adaptive.worst_case([one, two])
+    assert np.array_equal(worst, [[1, 1, 0], [1, 1, nan], [1, 0, 1]], equal_nan=True)
+    assert ranking.item_mean(worst) == pytest.approx((1 + 2 / 3 + 0.5) / 3)
+    assert ranking.item_mean(worst) > max(ranking.item_mean(one), ranking.item_mean(two))
+
+
+@pytest.fixture
+def scene(shop):
+    torch.manual_seed(0)
+    detector = Detector(shop.features.shape[1]).eval().requires_grad_(False)
+    defence = Defence(Median(), detector, shop.extractor)
+    defence.calibrate(smooth_photos(120, seed=3))
+    return adaptive.Scene.set(shop, defence, ITEMS, np.array([0, 1, 3]))
+
+
+@pytest.mark.parametrize("promote", [False, True])
+def test_adaptive_attacks_keep_the_budget(scene, promote):
+    clean, draw = scene.bare.photos(ITEMS).astype(int), generator(0)
+    found = [adaptive.oblivious(scene, 8, 2, draw, promote), adaptive.through_filter(scene, 8, 2, draw, promote)]
+    for defended in (True, False):
+        several = adaptive.through_detector(scene, 8, 2, [0.1, 1.0], draw, defended, promote)
+        assert len(several) == 2
+        found += several
+    for photos in found:
+        assert photos.dtype == np.uint8 and photos.shape == clean.shape
+        assert 0 < np.abs(photos - clean).max() <= 8
+
+
+# Trap: filter tested obliviously only; adaptive attacks that do not use what they know.
+def test_knowing_the_filter_helps(scene):
+    def left(photos):
+        return recovery.squared(scene.filtered.served(photos) - scene.filtered_targets.numpy()).mean()
+
+    blind = adaptive.oblivious(scene, 8, 10, generator(0))
+    knowing = adaptive.through_filter(scene, 8, 10, generator(0))
+    assert left(knowing) < left(blind) < left(scene.bare.photos(ITEMS))
+
+
+def test_a_heavy_penalty_lowers_the_detectors_score(scene):
+    scene.defence.thresholds["1"] = -1e3  # so that every score is worth lowering
+    careless, careful = adaptive.through_detector(scene, 8, 10, [0.0, 1e3], generator(0))
+    scored = [scene.defence.screen(photos)[1] for photos in (careless, careful)]
+    assert (scored[1] < scored[0]).all()
+
+
+def test_flagged_items_reach_nobody(scene):
+    photos = scene.bare.photos(ITEMS)
+    reached = scene.bare.exposed(ITEMS, photos)
+    scene.defence.thresholds["1"] = np.inf
+    assert np.array_equal(scene.exposed(photos, "detector"), reached, equal_nan=True)
+    assert np.array_equal(scene.exposed(photos, "none"), reached, equal_nan=True)
+    assert np.array_equal(scene.exposed(photos, "both"), scene.filtered.exposed(ITEMS, photos), equal_nan=True)
+    scene.defence.thresholds["1"] = -np.inf
+    for name in ("detector", "both"):
+        blocked = scene.exposed(photos, name)
+        assert np.nansum(blocked) == 0 and np.array_equal(np.isnan(blocked), np.isnan(reached))

@@ -1,0 +1,242 @@
+"""All seven notebooks, executed: on the toy catalogue as `make smoke` does, and on real photos where there are any.
+
+These take minutes; `-k "not smoke"` leaves them out.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT, SHARED
+
+from vars_core import split
+
+NOTEBOOKS = (
+    "01_data",
+    "02_recommender",
+    "03_attacks",
+    "04_reconstruction",
+    "05_detection",
+    "06_ablations",
+    "07_adaptive",
+)
+WEIGHTS = SHARED / "weights" / "squeezenet1_0.safetensors"
+SMALL = (
+    "data.max_items=150", "attacks.epsilons=[8]", "attacks.steps=3", "attacks.items=6", "recommender.epochs=4",
+    "reconstruction.steps=4", "detection.steps=4", "detection.joint_steps=2", "ablations.steps=2", "adaptive.items=4",
+    "adaptive.steps=2",
+)  # fmt: skip
+
+
+def study(name, *arguments, root=ROOT):
+    """Run a study in a process of its own; its output when it fails."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("VARS_") or k == "VARS_DEVICE"}
+    command = [sys.executable, "-m", "vars_core.study", name, "--profile", "smoke", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=root, env=environment | {"VARS_ROOT": str(root)}, capture_output=True, text=True, timeout=1500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def tree_state():
+    git = ["git", "-C", str(ROOT), "status", "--porcelain"]
+    done = subprocess.run(git, capture_output=True, text=True)
+    return done.stdout if done.returncode == 0 else None
+
+
+def metrics(folder):
+    return {name: json.loads((folder / "metrics" / f"{name}.json").read_text()) for name in NOTEBOOKS}
+
+
+def leaves(tree, path=()):
+    """(keys, value) of every number in nested metrics; intervals are left out."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        elif not key.endswith("_ci"):
+            yield (*path, key), value
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The work folder of a finished smoke run, and whether the working tree was the same afterwards."""
+    work, before = tmp_path_factory.mktemp("smoke"), tree_state()
+    study("smoke", "--work", work)
+    return work, (before, tree_state())
+
+
+@pytest.fixture(scope="session")
+def found(smoke):
+    return metrics(smoke[0] / "reports")
+
+
+def test_smoke_executes_every_notebook_without_an_error(smoke):
+    executed = smoke[0] / "reports" / "notebooks"
+    assert len(NOTEBOOKS) == 7 and {p.stem for p in executed.glob("*.ipynb")} == set(NOTEBOOKS)
+    for path in executed.glob("*.ipynb"):
+        cells = nbformat.read(path, 4).cells
+        outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
+        assert outputs and all(o.output_type != "error" for o in outputs)
+        assert not any("nan" in str(o.get("data", {}).get("text/markdown", "")).split() for o in outputs)
+
+
+def test_smoke_leaves_the_working_tree_as_it_was(smoke):
+    before, after = smoke[1]
+    if before is None:
+        pytest.skip("not a git checkout")
+    assert after == before
+
+
+def test_smoke_answers_every_question_with_a_number(smoke):
+    for name in NOTEBOOKS[1:]:
+        answer = json.loads((smoke[0] / "reports" / "tables" / name / "answer.json").read_text())
+        assert answer["question"].endswith("?") and any(c.isdigit() for c in answer["answer"])
+        assert " nan" not in answer["answer"] and " inf" not in answer["answer"]
+
+
+def test_smoke_metrics_keep_the_contract(found):
+    for name in ("poprank", "bprmf", "vbpr"):
+        assert {"hr@10", "ndcg@10", "auc", "mrr"} <= set(found["02_recommender"][name])
+    attacks = {"none", *(f"{a}@{e}" for a in ("noise", "fgsm", "pgd", "promote:pgd") for e in (8, 16))}
+    attacked = found["03_attacks"]
+    assert attacks <= set(attacked["exposure@10"]) and attacks <= set(attacked["rank_shift"])
+    assert attacks - {"none"} == set(attacked["psnr"])
+    for arm in ("jpeg50", "jpeg75", "median", "conv", "global_vit"):
+        assert {"clean_feature_mse", "feature_recovery"} <= set(found["04_reconstruction"][arm])
+        assert attacks - {"none"} <= set(found["04_reconstruction"][arm]["feature_recovery"])
+    for detector in ("contrastive", "bce", "squeezing"):
+        assert {"auroc", "tpr@1", "tpr@5"} <= set(found["05_detection"][detector])
+        named = set(found["05_detection"][detector]["auroc"])
+        assert {"pgd@8", "promote:pgd@8", "unseen@8", "attack_vs_noise@8"} <= named
+    assert {"asr@1", "undefended", "benign_flagged", "ndcg_loss"} <= set(found["05_detection"]["system"])
+    assert {"attention", "contrastive", "joint", "feature_loss"} <= set(found["06_ablations"])
+    for tier in ("T0", "T2", "T3"):
+        for defence in ("none", "filter", "detector", "both"):
+            assert "pgd@8" in found["07_adaptive"][tier][defence]["exposure@10"]
+        assert "pgd@8" in found["07_adaptive"][tier]["both"]["asr@1"]
+    checks = found["07_adaptive"]["sanity"]
+    assert len(checks) >= 5 and all(isinstance(v, bool) for v in checks.values())
+
+
+def test_smoke_shares_are_shares_and_intervals_are_intervals(found):
+    shares = ("exposure@", "asr@", "tpr@", "hr@", "ndcg@", "auroc", "undefended", "benign_flagged")
+
+    def check(tree, path=()):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                check(value, (*path, key))
+            elif key.endswith("_ci"):
+                assert value[0] <= value[1] and key.removesuffix("_ci") in tree, (*path, key)
+
+    for name in NOTEBOOKS:
+        check(found[name])
+        for path, value in leaves(found[name]):
+            assert isinstance(value, str) or np.isfinite(value), path
+            if any(part.startswith(share) for part in path for share in shares):
+                assert 0 <= value <= 1, (name, *path)
+
+
+def test_smoke_numbers_make_sense(found):
+    attacks, arms = found["03_attacks"], found["04_reconstruction"]
+    psnr = attacks["psnr"]
+    for algorithm in ("noise", "fgsm", "pgd", "promote:pgd"):
+        assert psnr[f"{algorithm}@16"] < psnr[f"{algorithm}@8"]
+    # noise of ε is uniform: its mean square is ε²/3, less where pixels are clipped
+    assert psnr["noise@8"] == pytest.approx(20 * np.log10(255 / (8 / 3**0.5)), abs=1)
+    assert psnr["fgsm@8"] >= 20 * np.log10(255 / 8) - 0.01 and psnr["pgd@8"] >= 20 * np.log10(255 / 8) - 0.01
+    assert attacks["rank_shift"]["none"] == 0
+    assert arms["none"]["clean_feature_mse"] == 0 and arms["none"]["clean_ndcg_loss"] == 0
+    assert "clean_psnr" not in arms["none"]  # infinite (as under a hardly trained filter): absent, never 0 or null
+    assert arms["jpeg50"]["clean_psnr"] < arms["jpeg75"]["clean_psnr"]
+
+
+# Trap: the headline as a minimum of means. Worst cases per item over nested sets of attacks can only rise.
+def test_smoke_knowing_more_never_reaches_less(found):
+    adaptive = found["07_adaptive"]
+    for defence in ("none", "filter", "detector", "both"):
+        key = "asr@1" if defence in ("detector", "both") else "exposure@10"
+        for attack, value in adaptive["T0"][defence][key].items():
+            if not attack.endswith("_ci"):
+                more = [adaptive[tier][defence][key][attack] for tier in ("T2", "T3")]
+                assert value <= more[0] <= more[1]
+
+
+# Traps: ε in another unit than pixels; float or unsaved adversarial images; visual metrics over a part of them.
+def test_smoke_photos_are_8_bit_and_within_their_budget(smoke):
+    folder = smoke[0] / "data" / "attacked"
+    clean = np.load(folder / "none.npy").astype(int)
+    for epsilon in (8, 16):
+        for algorithm in ("noise", "fgsm", "pgd", "promote-pgd"):
+            changed = np.load(folder / f"{algorithm}@{epsilon}.npy")
+            assert changed.dtype == np.uint8
+            assert (np.abs(changed - clean).max((1, 2, 3)) == epsilon).all()
+    table = rows(smoke[0] / "reports" / "tables" / "03_attacks" / "outcomes.csv")
+    largest = [row for row in table if row["metric"] == "linf"]
+    assert len(largest) == 9 and all(float(row["value"]) <= float(row["epsilon"]) for row in largest)
+    assert all(int(row["n"]) == len(clean) for row in table if row["metric"] in ("psnr", "ssim", "linf"))
+
+
+# Traps: the defence trained or calibrated on what it is tested on.
+def test_smoke_attacks_items_that_the_defence_never_saw(smoke):
+    parts = split.load(smoke[0] / "data" / "prepared" / "split.npz")
+    attacked = np.load(smoke[0] / "data" / "attacked" / "items.npy")
+    train, validation, test = (set(parts.defence[name]) for name in ("train", "validation", "test"))
+    assert set(attacked) <= test and not test & (train | validation) and not train & validation
+    assert set(attacked) <= set(parts.cold)
+    hooks = np.load(smoke[0] / "data" / "attacked" / "hooks.npy")
+    assert (np.asarray(parts.train.sum(0)).ravel()[hooks] > 0).all()
+
+
+# Trap: pickles run code on load.
+def test_smoke_writes_no_pickles(smoke):
+    for path in smoke[0].rglob("*"):
+        assert path.suffix not in (".pt", ".pth", ".pkl", ".pickle", ".ckpt"), path
+        if path.suffix == ".npy":
+            np.load(path, allow_pickle=False)
+
+
+def test_smoke_says_that_feedback_is_simulated(smoke):
+    assert "(simulated feedback)" in (smoke[0] / "reports/tables/03_attacks/outcomes.md").read_text()
+
+
+@pytest.mark.parametrize(("name", "simulated"), [("ml-small-posters", False), ("clothing-small", True)])
+def test_smoke_on_real_photos(name, simulated, tmp_path):
+    catalogue = SHARED / "data" / name
+    if not (catalogue.is_dir() and WEIGHTS.is_file()):
+        pytest.skip(f"no {catalogue} or no {WEIGHTS.name} here")
+    root, work = tmp_path / "root", tmp_path / "work"
+    for folder in ("notebooks", "profiles", "vars_core"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for file in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(ROOT / file, root / file)
+    changes = [part for setting in SMALL for part in ("--set", setting)]
+    study(name, "--data", catalogue, "--weights", WEIGHTS, "--work", work, "--publish", *changes, root=root)
+
+    published = root / "reports" / "catalogues" / name
+    values = metrics(published)
+    assert {"hr@10", "auc"} <= set(values["02_recommender"]["vbpr"])
+    assert {"none", "pgd@8", "promote:pgd@8"} <= set(values["03_attacks"]["exposure@10"])
+    for key, value in leaves(values["03_attacks"]["exposure@10"]):
+        assert 0 <= value <= 1, key
+    run = json.loads((published / "run.json").read_text())
+    assert run["simulated"] is simulated and run["parameters"]["recommender"]["extractor"] == "squeezenet1_0"
+    assert run["catalogue"] and set(run["minutes"]) == set(NOTEBOOKS)
+    assert str(SHARED) not in (published / "run.json").read_text()  # names only, no paths of this machine
+    caption = (work / "reports/tables/03_attacks/outcomes.md").read_text()
+    assert ("(simulated feedback)" in caption) == simulated
+
+    # No photo leaves the work folder: only numbers are published.
+    files = [p for p in (root / "reports").rglob("*") if p.is_file()]
+    assert files and {p.suffix for p in files} <= {".json", ".csv"}
+    assert not any("image/png" in p.read_text() or "base64" in p.read_text() for p in files)

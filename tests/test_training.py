@@ -1,0 +1,197 @@
+"""What training sees and what it minimises: budgets, the grid, the loss's closed form, a filter that learns."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+
+from vars_core.attacks import linf, noise, quantise
+from vars_core.detectors import labelled_batch
+from vars_core.extractor import to_images
+from vars_core.filters import GlobalViT
+from vars_core.objectives import hook
+from vars_core.perturbations import BENIGN, Perturber, augment
+from vars_core.runtime import generator
+from vars_core.training import FilterLoss, features_of, next_batch, ranking_matrix, train_filters
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+
+
+def smooth_photos(n=48, side=16, seed=0):
+    """Coloured gradients: what an attack adds to them does not belong."""
+    raw = np.random.default_rng(seed).normal(size=(n, side, side, 3))
+    blurred = ndimage.gaussian_filter(raw, (0, side / 5, side / 5, 0), mode="wrap")
+    return np.clip(128 + 40 * blurred / blurred.std(), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 12, 3, 2, 1), nn.Tanh(), nn.Conv2d(12, 12, 3, 2, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    )
+    with torch.no_grad():  # standardised, as the study's extractors are
+        for layer in (net[0], net[2]):
+            layer.weight.mul_(3)
+        seen = net(torch.from_numpy(smooth_photos()).permute(0, 3, 1, 2).float() / 255)
+    scale = nn.BatchNorm1d(seen.shape[1], affine=False)
+    scale.running_mean, scale.running_var = seen.mean(0), seen.var(0)
+    return nn.Sequential(net, scale).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def perturber(extractor):
+    pool = features_of(extractor, smooth_photos(seed=1))
+    return Perturber(extractor, pool, [2, 4], 3, generator(0, "perturber"))
+
+
+def on_grid(images):
+    return torch.equal(images, quantise(images))
+
+
+def largest_steps(changed, images):
+    return ((changed - images) * 255).abs().amax((1, 2, 3)).round()
+
+
+def test_training_attacks_stay_in_their_budget_and_on_the_grid(extractor, perturber):
+    images = to_images(smooth_photos())
+    attacked = perturber.attack(images, extractor(images))
+    steps = largest_steps(attacked, images)
+    assert on_grid(attacked) and attacked.dtype == torch.float32
+    assert steps.max() <= 4 and {2.0, 4.0} <= set(steps.tolist())  # both budgets were drawn, per image
+    moved = (extractor(attacked) - extractor(images)).square().mean(1)
+    noisy = perturber.noise(images)
+    assert on_grid(noisy) and largest_steps(noisy, images).max() <= 4
+    assert moved.mean() > 3 * (extractor(noisy) - extractor(images)).square().mean()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_small_batches_are_attacked_too(n, extractor, perturber):
+    images = to_images(smooth_photos(n))
+    assert perturber.attack(images, extractor(images)).shape == images.shape
+    assert perturber.benign(images).shape == images.shape
+
+
+# Trap: the detector learns the codec, since only positives were re-saved.
+def test_every_view_is_on_the_grid_whatever_its_label(extractor, perturber):
+    images = augment(to_images(smooth_photos()), generator(0))
+    views, labels = labelled_batch(images, extractor(images), perturber)
+    assert on_grid(views) and views.min() >= 0 and views.max() <= 1
+    assert labels.tolist() == [0] * 96 + [1] * 48
+    assert torch.equal(views[:48], images)
+
+
+@pytest.mark.parametrize("name", BENIGN)
+def test_benign_edits_keep_shape_and_range(name):
+    images = to_images(smooth_photos(4))
+    edited = BENIGN[name](images)
+    assert edited.shape == images.shape and edited.min() >= 0 and edited.max() <= 1
+    assert not torch.equal(edited, images)
+
+
+def test_augmented_images_stay_on_the_grid():
+    images = to_images(smooth_photos(8))
+    seen = augment(images, generator(0))
+    assert seen.shape == images.shape and on_grid(seen)
+
+
+def test_every_photo_is_seen_once_per_epoch():
+    photos = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    rows, draw, seen = [], generator(0), []
+    for _ in range(6):
+        taken, rows = next_batch(photos, rows, 4, draw)
+        seen += taken[:, 0, 0, 0].mul(255).round().int().tolist()
+    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12)) and seen[:12] != seen[12:]
+
+
+def loss(extractor, **options):
+    dim = extractor(torch.zeros(1, 3, 16, 16)).shape[1]
+    weights = {"pixel_weight": 1.0, "feature_weight": 1.0, "identity_weight": 1.0, "ranking_weight": 1.0}
+    return FilterLoss(extractor, **({"ranking": torch.eye(dim)} | weights | options))
+
+
+def test_the_ranking_term_is_the_mean_squared_score_change(extractor):
+    """Δfᵀ M Δf = mean over users and images of (w_u · Δf)², over the natural variance of scores."""
+    rng = np.random.default_rng(0)
+    clean, changed = to_images(smooth_photos(6)), to_images(smooth_photos(6, seed=2))
+    own = extractor(clean)
+    heads = rng.normal(size=(9, own.shape[1])).astype(np.float32)
+    catalogue = rng.normal(size=(30, own.shape[1])).astype(np.float32)
+    terms = loss(extractor, ranking=ranking_matrix(heads, catalogue), ranking_weight=0.5)(
+        changed, clean, own, torch.ones(6, dtype=torch.bool)
+    )
+    natural = np.mean([np.var(catalogue @ head, ddof=1) for head in heads])
+    change = (extractor(changed) - own).numpy()
+    squares = [(head @ row) ** 2 for head in heads for row in change]
+    assert terms["ranking"].item() == pytest.approx(0.5 * np.mean(squares) / natural, rel=1e-4)
+
+
+def test_terms_by_hand_and_zero_for_the_identity_on_clean_images(extractor):
+    clean = to_images(smooth_photos(4))
+    own, nothing = extractor(clean), torch.zeros(4, dtype=torch.bool)
+    for term, value in loss(extractor)(clean, clean, own, nothing).items():
+        assert value.item() == pytest.approx(0, abs=1e-6), term
+    brighter = clean + 2 / 255
+    touched = torch.tensor([True, True, True, False])
+    terms = loss(extractor, pixel_weight=3.0, identity_weight=2.0)(brighter, clean, own, touched)
+    feature = (extractor(brighter) - own).abs().mean(1)
+    assert terms["pixel"].item() == pytest.approx(3 * 2, rel=1e-3)  # in 8-bit steps
+    assert terms["feature"].item() == pytest.approx(feature.mean().item(), rel=1e-4)
+    assert terms["identity"].item() == pytest.approx(2 * (2 + feature[3].item()) / 4, rel=1e-3)
+
+
+def test_a_filter_learns_to_undo_noise_and_attacks(extractor):
+    photos, unseen = smooth_photos(64), to_images(smooth_photos(24, seed=9))
+    cfg = SimpleNamespace(epsilons=[8, 16], attack_steps=2, batch_size=16, learning_rate=1e-2)
+    torch.manual_seed(0)
+    model = GlobalViT(channels=8, patch=4, width=16, depth=1, heads=2)
+    dim = extractor(unseen).shape[1]
+    objective = loss(extractor, ranking=torch.eye(dim) / dim, ranking_weight=0.1)
+    history = train_filters({"toy": (model, objective)}, photos, cfg, steps=150, generator=generator(0))
+    terms = ["pixel", "feature", "identity", "ranking"]
+    assert list(history) == ["arm", "step", *terms] and len(history) == 150
+    total = history[terms].sum(axis=1)
+    assert total[-15:].mean() < 0.8 * total[:15].mean()
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+
+    own = extractor(unseen)
+    attacked = linf(hook(extractor, own.flip(0)), unseen, 12, generator=generator(5))
+    for changed in (attacked, noise(unseen, 12, generator=generator(6))):
+        with torch.no_grad():
+            filtered = model(changed)
+            left, harm = ((extractor(x) - own).square().mean() for x in (filtered, changed))
+        assert (filtered - unseen).abs().mean() < 0.9 * (changed - unseen).abs().mean()
+        assert left < 0.9 * harm
+
+
+# Trap: gradients left in a frozen model, or the extractor trained along with the filter.
+def test_training_leaves_the_extractor_alone(extractor):
+    before = {k: v.clone() for k, v in extractor.state_dict().items()}
+    cfg = SimpleNamespace(epsilons=[8], attack_steps=1, batch_size=8, learning_rate=1e-3)
+    model = GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2)
+    train_filters({"toy": (model, loss(extractor))}, smooth_photos(16), cfg, steps=2, generator=generator(0))
+    assert all(torch.equal(v, before[k]) for k, v in extractor.state_dict().items())
+    assert all(p.grad is None for p in extractor.parameters())
+
+
+def test_arms_see_the_same_batches_and_do_not_disturb_each_other(extractor):
+    """So that a comparison of arms is paired: an arm learns the same beside others as alone."""
+    cfg = SimpleNamespace(epsilons=[8], attack_steps=1, batch_size=8, learning_rate=1e-3)
+
+    def arm(width):
+        torch.manual_seed(width)
+        return GlobalViT(channels=4, patch=8, width=width, depth=1, heads=2), loss(extractor)
+
+    def train(**arms):
+        train_filters(arms, smooth_photos(16), cfg, steps=3, generator=generator(0))
+        return arms["ours"][0].state_dict()
+
+    alone, beside = train(ours=arm(8)), train(rival=arm(16), ours=arm(8))
+    for name, value in alone.items():
+        torch.testing.assert_close(beside[name], value, atol=1e-6, rtol=1e-5)
