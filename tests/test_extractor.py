@@ -146,7 +146,6 @@ def test_bad_weights_and_names_are_explained(tmp_path):
         Extractor("small_cnn", str(other))
 
 
-@pytest.mark.xfail(strict=True, reason="torchvision's Swin keeps channels last in .features: dim is 2, not 768")
 def test_a_channels_last_trunk_is_pooled_over_space():
     assert Extractor("swin_t").dim == 768
 

@@ -46,8 +46,8 @@ def evaluating(objective: Objective):
 
 def _budget(epsilon, images: torch.Tensor) -> torch.Tensor:
     eps = torch.as_tensor(epsilon, dtype=images.dtype, device=images.device).expand(len(images))
-    if not ((eps > 0) & (eps <= 255)).all():
-        raise ValueError(f"epsilon is in 8-bit steps, above 0 and at most 255; got {epsilon}")
+    if not ((eps >= 1) & (eps <= 255) & (eps == eps.round())).all():  # a fraction would not survive rounding
+        raise ValueError(f"epsilon is in whole 8-bit steps, 1 to 255; got {epsilon}")
     return (eps / 255).view(-1, 1, 1, 1)
 
 

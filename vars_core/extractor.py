@@ -64,7 +64,7 @@ class SmallCNN(nn.Module):
 
 def _torchvision_trunk(model: nn.Module) -> nn.Module:
     """The network without its ImageNet classifier: spatial mean of the last feature map."""
-    if hasattr(model, "features"):
+    if hasattr(model, "features") and hasattr(model, "classifier"):
         return nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
     for head in ("fc", "head", "heads"):
         if hasattr(model, head):
@@ -126,8 +126,11 @@ class Extractor(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1))
         self.eval()
-        with torch.no_grad():
-            self.dim = self.backbone(torch.zeros(2, 3, 64, 64)).shape[1]
+        try:
+            with torch.no_grad():
+                self.dim = self.backbone(torch.zeros(2, 3, 64, 64)).shape[1]
+        except (AssertionError, RuntimeError) as error:  # a transformer with a fixed input size, say
+            raise ValueError(f"recommender.extractor: {name} cannot take photos of 64 px ({error})") from None
         self.register_buffer("feature_mean", torch.zeros(self.dim))
         self.register_buffer("feature_std", torch.ones(self.dim))
 

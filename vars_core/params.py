@@ -72,14 +72,14 @@ class Attacks(Section):
 class Reconstruction(Section):
     """The global ViT filter, its training and its losses."""
 
-    patch: Count = 8
-    width: Annotated[int, Field(ge=4, multiple_of=4)] = 128
-    depth: Count = 4
+    patch: Count = 4
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
+    depth: Count = 3
     heads: Count = 4
     channels: Count = 24
-    steps: Count = 360
+    steps: Count = 400
     batch_size: Count = 48
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 3e-3
     epsilons: Epsilons = [2, 4, 8, 16]
     attack_steps: Count = 4
     pixel_weight: Weight = 1.0

@@ -20,7 +20,7 @@ def feature_recovery(clean, attacked, filtered, resamples: int = 1000, seed: int
     1 = undone, 0 = nothing done, below 0 = worse than the attack."""
     left, harm = squared(filtered - clean), squared(attacked - clean)
     draws = stats.resampled_means(left, harm, n=resamples, rng=seed)
-    low, high = np.quantile(1 - draws[0] / draws[1], [0.025, 0.975])
+    low, high = np.quantile(1 - draws[0] / np.maximum(draws[1], 1e-12), [0.025, 0.975])
     return {"value": 1 - left.mean() / harm.mean(), "ci_low": low, "ci_high": high, "n": len(clean)}
 
 

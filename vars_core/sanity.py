@@ -67,7 +67,8 @@ def check_attack(
     noisy = distance(noise(images, epsilon, generator=generator(seed, "sanity noise")))
     transferred = distance(oblivious)
     slopes = in_batches(lambda o, b: gradient(o, b), goal, images).abs().amax((1, 2, 3))
-    weaker = np.mean(strong > np.minimum(noisy, transferred))
+    # by a margin: the transferred images may be a second white-box run, equal but for its random start
+    weaker = np.mean(strong - np.minimum(noisy, transferred) > 0.05 * start)
     rows = [
         ("iterated_beats_single_step", strong.mean() <= single.mean(), _pair(strong, single)),
         ("success_rises_with_epsilon", wider.mean() <= strong.mean(), _pair(wider, strong)),
