@@ -74,10 +74,11 @@ lock: env  ## compile the requirements files from pyproject.toml
 readme: env  ## the README's tables from the reports
 	$(PY) -m vars_core.readme
 
-catalogue: env  ## make catalogue NAME=… DATA=folder [WEIGHTS=file] [EXTRACTOR=name] [PROFILE=laptop]
+catalogue: env  ## make catalogue NAME=… DATA=folder [WEIGHTS=file] [EXTRACTOR=name] [PROFILE=laptop] [SET=section.parameter=value]
 	@[ -n "$(NAME)" ] && [ -n "$(DATA)" ] || { echo "NAME= and DATA= are needed" >&2; exit 1; }
 	$(PY) -m vars_core.study "$(NAME)" --data "$(DATA)" --profile "$(or $(PROFILE),laptop)" --publish \
-	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)")
+	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") \
+	  $(foreach change,$(SET),--set "$(change)")
 
 student: env  ## copies of the notebooks without solutions, in scratch/student
 	@$(PY) -m vars_core.notebooks student notebooks/*.ipynb --to scratch/student

@@ -126,3 +126,19 @@ def test_joint_fitting_moves_filter_and_detector_but_not_the_extractor(defence, 
     assert np.isfinite(history.to_numpy()).all() and len(history) == 3
     assert not defence.purifier.training and not any(p.requires_grad for p in defence.purifier.parameters())
     assert all(p.grad is None for p in extractor.parameters())
+
+
+def test_joint_fitting_weighs_attacked_and_honest_photos_as_the_filters_training_does(
+    defence, extractor, monkeypatch
+):
+    """Two of three views are honest: counted as they come they would teach the filter to leave attacks alone."""
+
+    def one_for_touched_ten_for_honest(filtered, target, own, touched):
+        assert touched.all() or not touched.any()
+        return {"pixel": 0 * filtered.sum() + (1.0 if touched.all() else 10.0)}
+
+    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, temperature=0.1)
+    attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
+    args = (one_for_touched_ten_for_honest, smooth_photos(16), cfg, attack)
+    history = fit_jointly(defence, *args, steps=2, generator=generator(0))
+    assert history["filter"].tolist() == pytest.approx([7 / 8 * 1 + 1 / 8 * 10] * 2)

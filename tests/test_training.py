@@ -81,10 +81,15 @@ def test_small_batches_are_attacked_too(n, extractor, perturber):
 # Trap: the detector learns the codec, since only positives were re-saved.
 def test_every_view_is_on_the_grid_whatever_its_label(extractor, perturber):
     images = augment(to_images(smooth_photos()), generator(0))
-    views, labels = labelled_batch(images, extractor(images), perturber)
+    views, targets, labels = labelled_batch(images, extractor(images), perturber)
     assert on_grid(views) and views.min() >= 0 and views.max() <= 1
     assert labels.tolist() == [0] * 96 + [1] * 48
     assert torch.equal(views[:48], images)
+    # noise (a quarter of the honest copies) and attacks are to be undone, edits are to stay
+    edited, noisy, attacked = slice(48, 84), slice(84, 96), slice(96, 144)
+    assert torch.equal(targets[:48], images) and torch.equal(targets[attacked], images)
+    assert torch.equal(targets[edited], views[edited]) and not torch.equal(views[edited], images[12:])
+    assert torch.equal(targets[noisy], images[:12]) and not torch.equal(views[noisy], images[:12])
 
 
 @pytest.mark.parametrize("name", BENIGN)

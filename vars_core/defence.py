@@ -98,7 +98,9 @@ def fit_jointly(
 ) -> pd.DataFrame:
     """Fine-tune filter and detector together on `photos` (N, H, W, 3), one attack pass for both losses.
 
-    The filter's target for an attacked photo is the clean one; for a clean or edited photo it is that photo.
+    The filter's target for an attacked or noisy photo is the clean one; for a clean or edited photo it is that
+    photo. Both kinds weigh in its loss as in `train_filters`: counted as they come, the honest views, which are
+    most of the batch here, would teach it to leave everything alone.
     The detector's gradient reaches the filter through the residual, which becomes evidence. `cfg` is
     `params.Detection`, `attack_cfg` `params.Reconstruction`. Returns both losses by step."""
     purifier, detector, extractor = defence.purifier, defence.detector, defence.extractor
@@ -107,22 +109,24 @@ def fit_jointly(
     for module in (purifier, detector):
         module.train().requires_grad_(True)
     parameters = [*purifier.parameters(), *detector.parameters()]
-    optimiser = torch.optim.AdamW(parameters, cfg.learning_rate / 3, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(parameters, cfg.learning_rate, weight_decay=0.01)
     rows, history = [], []
     for step in progress(range(steps), "joint training"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
-        n = len(images)
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
-            views, labels = labelled_batch(images, own, perturber)
-            raw = extractor(views).float()
-        target = torch.cat([views[: 2 * n], images])
+            views, targets, labels = labelled_batch(images, own, perturber)
+            raw, aim = extractor(views).float(), extractor(targets).float()
+            touched = (views != targets).flatten(1).any(1)
         with mixed_precision(images):
             filtered = purifier(views)
-            terms = loss(filtered, target, torch.cat([raw[: 2 * n], own]), labels == 1)
             evidence = (views, filtered, raw, extractor(filtered).float())
             detection = detector_loss(detector, evidence, labels, cfg.temperature, contrastive=True)
-        restoration = sum(terms.values())
+            terms = [
+                share * sum(loss(filtered[rows], targets[rows], aim[rows], touched[rows]).values())
+                for share, rows in ((7 / 8, touched), (1 / 8, ~touched))
+            ]
+        restoration = sum(terms)
         optimiser.zero_grad()
         (restoration + detection).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -98,9 +98,16 @@ def detector_loss(detector, views, labels, temperature: float, contrastive: bool
 
 
 def labelled_batch(images, own, perturber: Perturber):
-    """Clean, benign and attacked views of every image (3N, 3, H, W) with labels 0, 0, 1 (3N,)."""
-    views = torch.cat([images, perturber.benign(images), perturber.attack(images, own)])
-    return views, torch.arange(3, device=images.device).eq(2).long().repeat_interleave(len(images))
+    """Honest views (label 0), then attacked ones (label 1), of every image: (3N, 3, H, W) and (3N,).
+
+    The honest views are the images themselves, benign edits of three quarters and noise of an attack's size on
+    the last quarter. Also what a filter should make of each view, (3N, 3, H, W): noise and attacks go, the rest
+    stays."""
+    quarter = len(images) // 4
+    edited = perturber.benign(images[quarter:])
+    views = torch.cat([images, edited, perturber.noise(images[:quarter]), perturber.attack(images, own)])
+    targets = torch.cat([images, edited, images[:quarter], images])
+    return views, targets, torch.arange(3, device=images.device).eq(2).long().repeat_interleave(len(images))
 
 
 def train_detectors(
@@ -129,7 +136,7 @@ def train_detectors(
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
-            views, labels = labelled_batch(images, own, perturber)
+            views, _, labels = labelled_batch(images, own, perturber)
             filtered = purifier(views)
             evidence = (views, filtered, extractor(views).float(), extractor(filtered).float())
         losses = {"step": step}

@@ -8,9 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
-import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -98,6 +96,9 @@ def _backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple]:
         if pretrained:
             raise ValueError("recommender.pretrained: small_cnn is trained on the catalogue; use false")
         return SmallCNN(), ((0.5,) * 3, (0.25,) * 3)
+    import timm  # here: the two take seven seconds to import, and the default extractor needs neither
+    import torchvision
+
     if timm.is_model(name):
         model = timm.create_model(name, pretrained=hub, num_classes=1000 if weights_file else 0)
         if weights_file:

@@ -4,7 +4,7 @@ Images (N, 3, H, W) in [0, 1] in and out. H and W must be multiples of the patch
 """
 
 import torch
-from kornia.filters import median_blur
+from kornia.filters import box_blur, median_blur
 from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import nn
@@ -34,10 +34,12 @@ class _FullResolution(nn.Module):
     def __init__(self, channels: int, patch: int, width: int, body: nn.Module):
         super().__init__()
         self.patch = patch
-        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.stem = nn.Conv2d(6, channels, 3, padding=1)
         self.embed = nn.Conv2d(channels, width, patch, patch)
         self.body = body
         self.expand = nn.Conv2d(width, channels * patch * patch, 1)
+        # LayerScale: at gain 1 the untrained body drowns the full-resolution path, and learning starts late
+        self.gain = nn.Parameter(torch.full((channels, 1, 1), 0.1))
         self.mix = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, 3, 3, padding=1)
         nn.init.zeros_(self.out.weight)
@@ -46,9 +48,11 @@ class _FullResolution(nn.Module):
     def forward(self, images):
         if images.shape[2] % self.patch or images.shape[3] % self.patch:
             raise ValueError(f"the filter wants sides that are multiples of {self.patch}, got {images.shape[2:]}")
-        detail = F.gelu(self.stem(images - 0.5))
+        # a perturbation is a few grey levels in a photo of two hundred: beside the photo, the stem sees what
+        # differs from the local mean, enlarged to unit size
+        detail = F.gelu(self.stem(torch.cat([4 * (images - 0.5), 16 * (images - box_blur(images, 3))], 1)))
         context = F.pixel_shuffle(self.expand(self.body(self.embed(detail))), self.patch)
-        residual = self.out(F.gelu(self.mix(detail + context)))
+        residual = self.out(F.gelu(self.mix(detail + self.gain * context)))
         return _ClampThrough.apply(images + residual.float())
 
 

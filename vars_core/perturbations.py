@@ -66,14 +66,10 @@ class Perturber:
         return noise(images, self.budgets(len(images), images.device), generator=self.generator)
 
     def benign(self, images: torch.Tensor) -> torch.Tensor:
-        """Edits that sellers make in good faith, one kind per quarter of the batch; the last quarter is noise of
-        an attack's size. All on the 8-bit grid, so that no codec or resampler tells the classes apart."""
-        chunks = images.chunk(4)
-        return quantise(torch.cat([self._edit(chunk) for chunk in chunks[:-1]] + [self.noise(chunks[-1])]))
-
-    def _edit(self, images: torch.Tensor) -> torch.Tensor:
-        edits = (jpeg75, jpeg90, shifted, resized, sharpened, self.noise)
-        return edits[self._draw(len(edits))](images)
+        """Edits that sellers make in good faith, one kind per quarter of the batch. All on the 8-bit grid, so
+        that no codec or resampler tells the classes apart."""
+        edits = tuple(BENIGN.values())
+        return quantise(torch.cat([edits[self._draw(len(edits))](chunk) for chunk in images.chunk(4)]))
 
 
 def jpeg75(images):
