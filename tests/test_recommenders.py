@@ -10,9 +10,12 @@ import torch
 from scipy import sparse
 
 from vars_core import bpr, ranking
-from vars_core.recommenders import BPRMF, MODELS, VBPR, Popularity
+from vars_core.recommenders import BPRMF, VBPR, Popularity
+from vars_core.victims import BY_FEATURES
 
-CFG = SimpleNamespace(factors=8, visual_factors=8, epochs=30, batch_size=512, learning_rate=1e-2, l2=3e-2)
+CFG = SimpleNamespace(factors=8, visual_factors=8, epochs=30, batch_size=512, learning_rate=1e-2, l2=3e-2,
+                      amr_epsilon=0.1, amr_weight=1.0, neighbours=3, dvbpr_epochs=4)  # fmt: skip
+
 QUICK = SimpleNamespace(**{**vars(CFG), "epochs": 2})
 
 
@@ -183,12 +186,12 @@ def test_popularity_counts_training_interactions(shop):
     assert scores.tolist() == [split.train.sum(0).tolist()] * 2
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BY_FEATURES)
 def test_save_and_load(name, shop, tmp_path):
     split, features = shop
-    model = MODELS[name]().fit(split, features, QUICK, seed=0)
+    model = BY_FEATURES[name]().fit(split, features, QUICK, seed=0)
     path = model.save(tmp_path / f"{name}.safetensors", "abc")
-    again = MODELS[name].load(path, "abc")
+    again = BY_FEATURES[name].load(path, "abc")
     assert torch.equal(model.scores(None, features), again.scores(None, features))
     assert again.fingerprint == "abc" and again.sizes == model.sizes
     assert not any(p.requires_grad for p in again.parameters())

@@ -44,17 +44,22 @@ class Negatives:
         return self.owned[np.minimum(at, len(self.owned) - 1)] == keys
 
 
+def pairs(interactions, negatives: Negatives) -> tuple[np.ndarray, np.ndarray]:
+    """Users and their training items (n,), without the users who have every item."""
+    users = np.repeat(np.arange(interactions.shape[0]), np.diff(interactions.indptr))
+    usable = ~negatives.saturated[users]
+    if not usable.any():
+        raise ValueError("every user has every item in training: there is nothing to tell apart")
+    return users[usable], interactions.indices[usable].astype(np.int64)
+
+
 def train(model, interactions, validation, features, cfg, rng) -> None:
     """Fit `model` to `interactions` (sparse boolean (U, I)); leaves it at the epoch of best validation AUC.
 
     `cfg` gives epochs, batch_size, learning_rate, l2. Without validation items every epoch is trained.
     """
     negatives = Negatives(interactions)
-    users = np.repeat(np.arange(interactions.shape[0]), np.diff(interactions.indptr))
-    usable = ~negatives.saturated[users]
-    users, positives = users[usable], interactions.indices[usable].astype(np.int64)
-    if not len(users):
-        raise ValueError("every user has every item in training: there is nothing to tell apart")
+    users, positives = pairs(interactions, negatives)
     device = model.bias.device
     unknown = torch.ones(interactions.shape[1], dtype=torch.bool, device=device)
     unknown[torch.from_numpy(negatives.items).to(device)] = False
@@ -69,7 +74,7 @@ def train(model, interactions, validation, features, cfg, rng) -> None:
         _guess_bias(model, unknown)
         if epoch % EVALUATE_EVERY and epoch != cfg.epochs:
             continue
-        auc = _validation_auc(model, interactions, validation, features)
+        auc = validation_auc(model, interactions, validation, features)
         if auc is None:
             continue
         model.history[-1]["validation_auc"] = auc
@@ -85,8 +90,7 @@ def train(model, interactions, validation, features, cfg, rng) -> None:
 def _epoch(model, triples, features, cfg, optimiser) -> float:
     total = torch.zeros((), device=triples.device)
     for users, positives, negatives in (part.unbind() for part in triples.split(cfg.batch_size, dim=1)):
-        difference, penalty = model.difference(users, positives, negatives, features)
-        error = loss(difference).mean()
+        error, penalty = model.error(users, positives, negatives, features)
         optimiser.zero_grad(set_to_none=True)
         (error + cfg.l2 * penalty).backward()
         optimiser.step()
@@ -101,7 +105,7 @@ def _guess_bias(model, unknown) -> None:
         model.bias[unknown] = model.bias[~unknown].mean()
 
 
-def _validation_auc(model, interactions, validation, features) -> float | None:
+def validation_auc(model, interactions, validation, features) -> float | None:
     users = np.flatnonzero(np.asarray(validation) >= 0)
     if not len(users):
         return None

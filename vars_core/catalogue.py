@@ -9,13 +9,15 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from vars_core import feedback, folder, paths, runtime, split, synthetic
+from vars_core import decoded, feedback, folder, paths, runtime, split, synthetic
 from vars_core.folder import CatalogueError
 
 __all__ = ["Catalogue", "CatalogueError", "load", "prepare"]
@@ -26,7 +28,8 @@ class Catalogue:
     """Items and feedback with contiguous codes: row i of `items` and `photos` is item i.
 
     `items` has item_id and category (str) and what else was known; `interactions` has user and item (codes)
-    and, for real feedback with times, timestamp; `photos` uint8 (N, S, S, 3); `simulated`: invented feedback.
+    and, for real feedback with them, timestamp and part (a split that came with it); `photos` uint8 (N, S, S, 3);
+    `simulated`: invented feedback.
     """
 
     items: pd.DataFrame
@@ -50,18 +53,23 @@ class Catalogue:
         return np.searchsorted(self.categories, self.items["category"].to_numpy(str))
 
 
-def prepare(cfg, seed, out):
+def prepare(cfg, seed, out, source=None, cache=None):
     """Make or read the catalogue that `cfg` (params.Data) describes, write it to the folder `out`, return it.
 
-    Photos are decoded once, bad rows set aside (`.rejected`), the k-core taken and the split drawn. `out` is
-    replaced only when everything has been written. Raises CatalogueError for input that cannot be used.
+    Bad rows are set aside (`.rejected`), the k-core taken and the split drawn. Photos are decoded once for all runs,
+    into the folder `cache` (beside `out`: decoded/). `source` is a folder to read instead of the one that `cfg` and
+    VARS_DATA name. `out` is replaced only when everything has been written. Raises CatalogueError for input that
+    cannot be used.
     """
     out = Path(out)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        raw = _draw(cfg, seed) if cfg.source == "synthetic" else _read(cfg, seed, partial)
+        if cfg.source == "synthetic":
+            raw = _draw(cfg, seed)
+        else:
+            raw = _read(cfg, seed, source or source_folder(cfg), cache or out.parent / "decoded")
         _write(_finish(raw, cfg, seed, partial), cfg, seed, partial)
         paths.replace_folder(partial, out)
     finally:
@@ -103,10 +111,9 @@ def _draw(cfg, seed):
     )
 
 
-def _read(cfg, seed, partial):
-    source = source_folder(cfg)
+def _read(cfg, seed, source, cache):
     read = folder.read(source, seed=seed, max_items=cfg.max_items)
-    photos, bad = folder.decode_all(read.files, cfg.image_size, partial / "decoded.npy")
+    photos, bad = decoded.photos(read.files, cfg.image_size, decoded.place(source, cache))
     spoilt = [(read.items["item_id"][row], read.files[row].name, why) for row, why in bad]
     folder.check_share(read.rejected, read.notes["items_listed"], cfg.max_rejected_share, "items")
     folder.check_share(spoilt, len(read.items), cfg.max_rejected_share, "photos")
@@ -127,8 +134,9 @@ def _read(cfg, seed, partial):
         interactions = pd.DataFrame(
             {"user": users.codes, "item": pd.Index(items["item_id"]).get_indexer(frame["item_id"])}
         )
-        if "timestamp" in frame:
-            interactions["timestamp"] = frame["timestamp"].to_numpy()
+        for name in ("timestamp", "part"):
+            if name in frame:
+                interactions[name] = frame[name].to_numpy()
         user_ids = users.categories.tolist()
     return Catalogue(
         items=items,
@@ -170,7 +178,6 @@ def _finish(raw, cfg, seed, partial):
     for start in range(0, len(kept_items), 4096):
         photos[start : start + 4096] = raw.photos[kept_items[start : start + 4096]]
     photos.flush()
-    (partial / "decoded.npy").unlink(missing_ok=True)
     return Catalogue(
         items=raw.items.iloc[kept_items].reset_index(drop=True),
         interactions=frame.assign(user=user, item=item),
@@ -229,3 +236,8 @@ class _Rows:
 
     def __getitem__(self, index):
         return self._array[self._rows[index]]
+
+
+if __name__ == "__main__":
+    # by name: the pipeline's stages depend on this module, not on the converters behind its command line
+    sys.exit(import_module("vars_core.catalogue_cli").main())

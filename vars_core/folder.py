@@ -4,7 +4,6 @@ import csv
 import io
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from vars_core import photos, runtime
 
 ITEM_COLUMNS = ("item_id", "category")
 INTERACTION_COLUMNS = ("user_id", "item_id")
+PARTS = ("train", "validation", "test")  # of the optional column `part`, a split that comes with the data
 NOT_IN_AN_ID = re.compile(r'[\\/:*?"<>|\x00-\x1f]')  # an id becomes a file name on any system
-BATCH = 512  # photos decoded between two writes; bounds memory
 
 
 class CatalogueError(ValueError):
@@ -43,7 +42,7 @@ def read(source, *, seed=0, max_items=None):
     source = Path(source)
     items = _read_csv(source / "items.csv", ITEM_COLUMNS)
     rejected, listed = [], len(items)
-    _check_item_ids(items)
+    _raise_first(_item_id_problems(items))
     items = _set_aside(items, items["category"] == "", rejected, "items.csv", "category is empty")
     found = _image_files(source)
     counts = items["item_id"].map(lambda name: len(found.get(name, ())))
@@ -59,28 +58,6 @@ def read(source, *, seed=0, max_items=None):
     if items.empty:
         raise CatalogueError(f"{source / 'items.csv'}: no usable item is left{_first(rejected)}")
     return Folder(items, [found[name][0] for name in items["item_id"]], frame, rejected, notes)
-
-
-def decode_all(files, size, path):
-    """Decode `files` in parallel into a new uint8 .npy at `path`; returns (memory map, [(row, reason)]).
-
-    Memory does not grow with the number of photos. Rows of bad photos stay 0.
-    """
-    shape = (len(files), size, size, 3)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    bad = []
-
-    def one(row):
-        try:
-            array[row] = photos.decode(files[row], size)
-        except photos.PhotoError as error:
-            return row, str(error)
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # PIL decodes outside the interpreter lock
-        for start in runtime.progress(range(0, len(files), BATCH), "decoding photos"):
-            bad += [r for r in pool.map(one, range(start, min(start + BATCH, len(files)))) if r]
-    array.flush()
-    return array, bad
 
 
 def check_share(rejected, n, most, what):
@@ -136,22 +113,61 @@ def _read_csv(path, required):
     return frame
 
 
-def _check_item_ids(items):
+def problems(source):
+    """Everything that makes the tables of the folder `source` unusable, a line each, for `catalogue check`."""
+    source = Path(source)
+    found = []
+    for name, columns, look in (
+        ("items.csv", ITEM_COLUMNS, _item_id_problems),
+        ("interactions.csv", INTERACTION_COLUMNS, _interaction_problems),
+    ):
+        if name == "interactions.csv" and not (source / name).exists():
+            continue
+        try:
+            found += look(_read_csv(source / name, columns))
+        except CatalogueError as error:
+            found.append(str(error))
+    if not (source / "images").is_dir():
+        found.append(f"{source / 'images'}: no such folder; expected one image per item")
+    return found
+
+
+def _raise_first(found):
+    for problem in found:
+        raise CatalogueError(problem)
+
+
+def _item_id_problems(items):
+    first = {}
     for row, name in zip(items["row"], items["item_id"], strict=True):
         where = f"items.csv, row {row}"
         if not name:
-            raise CatalogueError(f"{where}: item_id is empty; every item needs an id of its own")
-        if NOT_IN_AN_ID.search(name) or name.startswith("."):
-            raise CatalogueError(
-                f'{where}: item_id {name!r} cannot be a file name; no / \\ : * ? " < > | or leading dot'
+            yield f"{where}: item_id is empty; every item needs an id of its own"
+        elif NOT_IN_AN_ID.search(name) or name.startswith("."):
+            yield f'{where}: item_id {name!r} cannot be a file name; no / \\ : * ? " < > | or leading dot'
+        elif name in first:
+            yield (
+                f"{where}: item_id {name!r} already stands in row {first[name]}; every item needs an id of its own"
             )
-    twice = items["item_id"].duplicated()
-    if twice.any():
-        row, name = items.loc[twice, ["row", "item_id"]].iloc[0]
-        first = items.loc[items["item_id"] == name, "row"].iloc[0]
-        raise CatalogueError(
-            f"items.csv, row {row}: item_id {name!r} already stands in row {first}; every item needs an id of its own"
-        )
+        first.setdefault(name, row)
+
+
+def _interaction_problems(frame):
+    for name in INTERACTION_COLUMNS:
+        for row in frame.loc[frame[name] == "", "row"]:
+            yield f"interactions.csv, row {row}: {name} is empty"
+    if "timestamp" in frame:
+        for row, value in frame.loc[~np.isfinite(_seconds(frame["timestamp"])), ["row", "timestamp"]].to_numpy():
+            yield (
+                f"interactions.csv, row {row}: timestamp {value!r}; "
+                f"seconds or ISO dates expected, the same kind in all rows"
+            )
+    if "part" in frame:
+        for row, value in frame.loc[~frame["part"].isin(PARTS), ["row", "part"]].to_numpy():
+            yield f"interactions.csv, row {row}: part {value!r}; {', '.join(PARTS)} expected"
+        held = frame[frame["part"] != "train"]
+        for row, user, part in held.loc[held.duplicated(["user_id", "part"]), ["row", "user_id", "part"]].to_numpy():
+            yield f"interactions.csv, row {row}: a second {part} item of user {user!r}; one per user expected"
 
 
 def _image_files(source):
@@ -175,15 +191,12 @@ def _set_aside(items, bad, rejected, file, reason):
 
 
 def _interactions(source, items, set_aside, rejected):
-    """Checked interactions with usable items: user_id, item_id and, where given, timestamp (seconds)."""
+    """Checked interactions with usable items: user_id, item_id and, where given, timestamp (seconds) and part."""
     path = source / "interactions.csv"
     if not path.exists():
         return None, {}
     frame = _read_csv(path, INTERACTION_COLUMNS)
-    for name in INTERACTION_COLUMNS:
-        empty = frame[name] == ""
-        if empty.any():
-            raise CatalogueError(f"interactions.csv, row {frame.loc[empty, 'row'].iloc[0]}: {name} is empty")
+    _raise_first(_interaction_problems(frame))
     unknown = ~frame["item_id"].isin([*items["item_id"], *set_aside])
     for name, rows in frame[unknown].groupby("item_id", sort=True)["row"]:
         reason = f"interactions.csv, row {rows.iloc[0]}: item_id not in items.csv ({len(rows)} interactions)"
@@ -192,28 +205,20 @@ def _interactions(source, items, set_aside, rejected):
     notes = {"interactions_with_rejected_items": int((~known).sum())}
     frame = frame[known]
     if "timestamp" in frame:
-        frame = frame.assign(timestamp=_seconds(frame))
+        frame = frame.assign(timestamp=_seconds(frame["timestamp"]))
         frame = frame.sort_values("timestamp", kind="stable")
     twice = frame.duplicated(["user_id", "item_id"])
     notes["repeated_interactions"] = int(twice.sum())
-    columns = [name for name in ("user_id", "item_id", "timestamp") if name in frame]
+    columns = [name for name in ("user_id", "item_id", "timestamp", "part") if name in frame]
     return frame.loc[~twice, columns].reset_index(drop=True), notes
 
 
-def _seconds(frame):
-    """Timestamps as seconds: numbers as they are, dates read as UTC."""
-    text = frame["timestamp"]
+def _seconds(text):
+    """Timestamps as seconds, NaN where they are none: numbers as they are, dates read as UTC."""
     seconds = pd.to_numeric(text, errors="coerce").astype(float)
     if seconds.isna().all():
         dates = pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601")
         seconds = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    wrong = ~np.isfinite(seconds)
-    if wrong.any():
-        row, value = frame.loc[wrong, "row"].iloc[0], text[wrong].iloc[0]
-        raise CatalogueError(
-            f"interactions.csv, row {row}: timestamp {value!r}; "
-            f"seconds or ISO dates expected, the same kind in all rows"
-        )
     return seconds
 
 

@@ -44,7 +44,7 @@ class Data(Section):
 
 
 class Recommender(Section):
-    """The feature extractor, BPR-MF and VBPR; `k` is the list length of every exposure figure."""
+    """The feature extractor and the victims; `k` is the list length of every exposure figure."""
 
     extractor: Name = "small_cnn"
     pretrained: bool | str = False
@@ -55,6 +55,10 @@ class Recommender(Section):
     batch_size: Count = 2048
     learning_rate: Positive = 1e-2
     l2: Weight = 0.03
+    amr_epsilon: Weight = 0.1
+    amr_weight: Weight = 1.0
+    dvbpr_epochs: Count = 12
+    neighbours: Count = 5
     seeds: Count = 3
     k: Count = 20
 

@@ -1,4 +1,4 @@
-"""The victims: popularity, BPR-MF and VBPR, with one interface.
+"""The victims that score by tables and features: popularity, BPR-MF and VBPR. All victims share this interface.
 
     fit(split, features, cfg, seed)      train; returns the recommender itself
     scores(users, features)              (U, I) float32, what full ranking needs
@@ -33,7 +33,7 @@ INITIAL_STD = 0.1  # of factors and projections
 VISUAL_L2 = 0.3
 
 
-def _checked(features, n_items: int | None = None) -> torch.Tensor:
+def checked(features, n_items: int | None = None) -> torch.Tensor:
     """Features as a tensor (I, D), or a ValueError that says what is wrong with them."""
     features = torch.as_tensor(features)
     if features.ndim != 2 or (n_items is not None and len(features) != n_items):
@@ -49,7 +49,7 @@ class Recommender(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.sizes: dict[str, int] = {}
+        self.sizes: dict[str, int | str] = {}
         self.fingerprint = ""
         self.history: list[dict] = []  # epoch, loss and, where looked at, validation_auc
 
@@ -70,7 +70,7 @@ class Recommender(nn.Module):
         return index
 
     def _features(self, features, n_items: int) -> torch.Tensor | None:
-        return None  # only VBPR looks
+        return None  # popularity and BPR-MF do not look
 
     @torch.no_grad()
     def scores(self, users, features=None) -> torch.Tensor:
@@ -88,14 +88,19 @@ class Recommender(nn.Module):
 
     def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None):
         """Train on `split.train` with `cfg` (`params.Recommender`); keep the epoch of best validation AUC."""
+        train = self._history(split)
+        self._prepare(train, features, cfg, runtime.generator(seed, type(self).__name__))
+        return self._train(train, split, features, cfg, seed, device)
+
+    def _history(self, split):
         train = sparse.csr_array(split.train).astype(bool)
         train.eliminate_zeros()
         if not train.nnz:
             raise ValueError("the split holds no training interaction")
-        device = torch.device(device or runtime.device())
-        generator = runtime.generator(seed, type(self).__name__)
-        self._prepare(train, features, cfg, generator)
-        self.to(device).requires_grad_(True)
+        return train
+
+    def _train(self, train, split, features, cfg, seed: int, device):
+        self.to(torch.device(device or runtime.device())).requires_grad_(True)
         bpr.train(self, train, split.validation, features, cfg, runtime.rng(seed, "negatives"))
         return self.requires_grad_(False)
 
@@ -105,6 +110,11 @@ class Recommender(nn.Module):
     def difference(self, users, positives, negatives, features) -> tuple[torch.Tensor, torch.Tensor]:
         """s(u, i) − s(u, j) per triple (B,), and the mean squared norm of the parameters that took part."""
         raise NotImplementedError
+
+    def error(self, users, positives, negatives, features) -> tuple[torch.Tensor, torch.Tensor]:
+        """What training minimises over triples (B,), and the penalty of `difference`: the mean BPR loss."""
+        difference, penalty = self.difference(users, positives, negatives, features)
+        return bpr.loss(difference).mean(), penalty
 
     def save(self, path, fingerprint: str = "") -> Path:
         """Write a safetensors file: the tables, and the class, sizes and catalogue fingerprint as JSON."""
@@ -205,7 +215,7 @@ class VBPR(BPRMF):
         self.visual_bias = nn.Parameter(torch.zeros(sizes["dimensions"]))  # β′
 
     def _prepare(self, train, features, cfg, generator):
-        dimensions = _checked(features, train.shape[1]).shape[1]
+        dimensions = checked(features, train.shape[1]).shape[1]
         self._build(
             generator,
             users=train.shape[0],
@@ -221,7 +231,7 @@ class VBPR(BPRMF):
     def _features(self, features, n_items):
         if features is None:
             raise ValueError("VBPR needs the items' features")
-        features = _checked(features, n_items).to(self.bias)
+        features = checked(features, n_items).to(self.bias)
         if features.shape[1] != self.sizes["dimensions"]:
             expected = self.sizes["dimensions"]
             raise ValueError(f"features have {features.shape[1]} dimensions, this VBPR expects {expected}")
@@ -257,6 +267,3 @@ class VBPR(BPRMF):
     def base_scores(self, users=None) -> torch.Tensor:
         """β_i + γ_u · γ_i: what is left of the scores (U, I) without photos."""
         return BPRMF._score(self, self._index(users, "users"), self._index(None, "items"), None)
-
-
-MODELS = {"poprank": Popularity, "bprmf": BPRMF, "vbpr": VBPR}  # by the names of tables and files

@@ -52,13 +52,15 @@ def make(catalogue, cfg, seed):
 
     Per user the last interaction with a warm item is the test item and the one before it the validation item:
     by time where timestamps exist (ties broken at random), else in a seeded random order. Users with fewer
-    than three warm interactions only train.
+    than three warm interactions only train. Feedback with a column `part` brings its own split, which is kept: cold
+    items are then drawn among those that nobody holds out, as far as there are enough.
     """
     frame = catalogue.interactions
     users, items = frame["user"].to_numpy(), frame["item"].to_numpy()
     shape = (len(catalogue.user_ids), len(catalogue.items))
     rng = runtime.rng(seed, "split")
-    cold = _cold(shape[1], cfg.cold_share, rng)
+    given = frame["part"].to_numpy(str) if "part" in frame else None
+    cold = _cold(shape[1], cfg.cold_share, rng, spared=items[given != "train"] if given is not None else ())
     is_cold = np.zeros(shape[1], bool)
     is_cold[cold] = True
 
@@ -67,9 +69,12 @@ def make(catalogue, cfg, seed):
     warm = ~is_cold[items]
     order = np.lexsort((lot, when, users))
     order = order[warm[order]]
-    from_end = _position_from_end(users[order], shape[0])
-    enough = np.bincount(users[order], minlength=shape[0])[users[order]] >= 3
-    held = {"test": (from_end == 0) & enough, "validation": (from_end == 1) & enough}
+    if given is None:
+        from_end = _position_from_end(users[order], shape[0])
+        enough = np.bincount(users[order], minlength=shape[0])[users[order]] >= 3
+        held = {"test": (from_end == 0) & enough, "validation": (from_end == 1) & enough}
+    else:
+        held = {name: given[order] == name for name in ("test", "validation")}
     out = {}
     for name, mask in held.items():
         out[name] = np.full(shape[0], -1, np.int64)
@@ -133,11 +138,15 @@ def attacker_users(n_users, share, seed):
     return np.sort(order[:n_known]), np.sort(order[n_known:])
 
 
-def _cold(n_items, share, rng):
+def _cold(n_items, share, rng, spared=()):
+    """Sorted items; those in `spared` only where the others do not suffice."""
     n = max(1, round(share * n_items)) if share > 0 else 0
     if n >= n_items:
         raise SplitError(f"cold_share={share} leaves no warm item among {n_items}")
-    return np.sort(rng.choice(n_items, n, replace=False))
+    if len(spared) == 0:
+        return np.sort(rng.choice(n_items, n, replace=False))
+    order = rng.permutation(n_items)
+    return np.sort(order[np.argsort(np.isin(order, spared), kind="stable")][:n])
 
 
 def _position_from_end(sorted_users, n_users):

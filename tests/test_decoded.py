@@ -1,0 +1,82 @@
+"""Photos are decoded once; an interrupted run goes on; a changed photo is noticed."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vars_core import decoded
+from vars_core import photos as decoder
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+    made = []
+    for n in range(9):
+        made.append(tmp_path / f"{n}.png")
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(made[-1])
+    made[4].write_bytes(b"no photo")
+    return made
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The files that were really decoded, in order."""
+    seen, original = [], decoder.decode
+    monkeypatch.setattr(decoder, "decode", lambda file, size: (seen.append(file), original(file, size))[1])
+    return seen
+
+
+def test_rows_are_the_decoded_photos(files, tmp_path):
+    array, bad = decoded.photos(files, 8, tmp_path / "cache")
+    assert array.shape == (9, 8, 8, 3) and array.dtype == np.uint8 and not array.flags.writeable
+    assert [row for row, _ in bad] == [4] and "not a JPEG" in bad[0][1] and not array[4].any()
+    for row in (0, 3, 8):
+        assert (array[row] == decoder.decode(files[row], 8)).all()
+
+
+def test_the_second_run_decodes_nothing(files, tmp_path, counted):
+    first = decoded.photos(files, 8, tmp_path / "cache")
+    assert len(counted) == 9
+    again = decoded.photos(files, 8, tmp_path / "cache")
+    assert len(counted) == 9 and (first[0] == again[0]).all() and first[1] == again[1]
+
+
+@pytest.mark.parametrize("change", ["photo", "size", "files"])
+def test_what_changed_is_decoded_anew(change, files, tmp_path, counted):
+    decoded.photos(files, 8, tmp_path / "cache")
+    if change == "photo":
+        Image.new("RGB", (12, 12), "red").save(files[2])
+    array, _ = decoded.photos(
+        files[: 5 if change == "files" else 9], 6 if change == "size" else 8, tmp_path / "cache"
+    )
+    assert len(counted) > 9
+    assert change != "photo" or (array[2] == (255, 0, 0)).all()
+    assert array.shape[:2] == ((5, 8) if change == "files" else (9, 6) if change == "size" else (9, 8))
+
+
+def test_an_interrupted_run_goes_on(files, tmp_path, monkeypatch, counted):
+    monkeypatch.setattr(decoded, "BATCH", 2)
+    complete, bad = decoded.photos(files, 8, tmp_path / "whole")
+    counted.clear()
+    real = decoder.decode
+
+    def broken(file, size):
+        if file == files[6]:
+            raise KeyboardInterrupt
+        return real(file, size)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(decoder, "decode", broken)
+        decoded.photos(files, 8, tmp_path / "cache")
+    assert json.loads((tmp_path / "cache" / "index.json").read_text())["done"] == 6
+    counted.clear()
+    array, again = decoded.photos(files, 8, tmp_path / "cache")
+    assert set(counted) == set(files[6:]) and (array == complete).all() and again == bad
+
+
+def test_two_catalogues_of_one_name_do_not_share_a_place(tmp_path):
+    places = {decoded.place(tmp_path / parent / "shop", tmp_path) for parent in "ab"}
+    assert len(places) == 2

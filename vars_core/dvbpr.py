@@ -1,0 +1,116 @@
+"""DVBPR: preferences and the network that sees, trained end to end (Kang et al., ICDM 2017)."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from vars_core import bpr, runtime
+from vars_core.extractor import Extractor, extract, to_images
+from vars_core.perturbations import mixed_precision
+from vars_core.recommenders import Recommender, checked
+
+TRIPLES = 512  # per step at most: each brings up to two photos through the network
+NETWORK_RATE = 1e-3  # the network starts from trained weights; tables learn at cfg.learning_rate
+
+
+class Eye(nn.Module):
+    """Φ: images (N, 3, H, W) in [0, 1] → (N, K). A convolutional network and a linear layer; normalisation inside.
+
+    BatchNorm keeps the statistics that the network came with and there is no dropout, so Φ of a photo depends on that
+    photo alone, in training and after."""
+
+    def __init__(self, extractor: Extractor, dimensions: int):
+        super().__init__()
+        self.network = copy.deepcopy(extractor)
+        self.top = nn.Linear(extractor.dim, dimensions)
+        self.name, self.dim = f"dvbpr-{extractor.name}", dimensions
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.top(self.network(images) / self.network.dim**0.5)
+
+    def train(self, mode: bool = True):
+        return super().train(False)
+
+
+class DVBPR(Recommender):
+    """s(u, i) = θ_u · Φ(x_i): no item factors and no biases, as in the paper (eq. 5), trained by BPR through Φ.
+
+    The features of this victim are those of its *own* network: `eye` is Φ, `scores(users, Φ(x))` takes what
+    `extract(model.eye, photos)` gives, and an attack differentiates through `eye`. Negatives, early stopping and the
+    penalty are those of the other victims."""
+
+    def _build(self, generator=None, extractor: Extractor | None = None, **sizes):
+        self.sizes = sizes
+        self.eye = Eye(extractor or Extractor(sizes["network"]), sizes["dimensions"])
+        self.taste = self._table(sizes["users"], sizes["dimensions"], generator=generator)  # θ
+        self.register_buffer("bias", torch.zeros(sizes["items"]))  # fixed: the paper has none
+
+    def fit(self, split, photos=None, cfg=None, seed: int = 0, *, extractor: Extractor, device=None):
+        """Train on `split.train` and uint8 `photos` (I, H, W, 3), from the weights of `extractor`."""
+        train = self._history(split)
+        if photos is None or len(photos) != train.shape[1]:
+            raise ValueError(f"DVBPR needs the {train.shape[1]} items' photos")
+        sizes = {"users": train.shape[0], "items": train.shape[1], "dimensions": cfg.visual_factors}
+        torch.manual_seed(seed)  # of the linear layer
+        self._build(runtime.generator(seed, "DVBPR"), extractor, **sizes, network=extractor.name)
+        with torch.no_grad():
+            self.taste[torch.from_numpy(np.diff(train.indptr) == 0)] = 0
+        self.to(torch.device(device or runtime.device())).requires_grad_(True)
+        self._learn(train, split.validation, photos, cfg, runtime.rng(seed, "negatives"))
+        self.eye.eval()
+        return self.requires_grad_(False)
+
+    def _learn(self, train, validation, photos, cfg, rng) -> None:
+        negatives = bpr.Negatives(train)
+        users, positives = bpr.pairs(train, negatives)
+        groups = [{"params": [self.taste]}, {"params": self.eye.top.parameters()},
+                  {"params": self.eye.network.parameters(), "lr": NETWORK_RATE}]  # fmt: skip
+        optimiser = torch.optim.Adam(groups, lr=cfg.learning_rate)
+        self.history, best = [], (-1.0, None)
+        for epoch in runtime.progress(range(1, cfg.dvbpr_epochs + 1), "DVBPR"):
+            order = rng.permutation(len(users))
+            triples = np.stack([users[order], positives[order], negatives.draw(users[order], rng)])
+            parts = np.array_split(triples, -(-len(order) // min(cfg.batch_size, TRIPLES)), axis=1)
+            losses = [self._step(part, photos, cfg.l2, optimiser) for part in parts]
+            self.history.append({"epoch": epoch, "loss": float(np.mean(losses))})
+            auc = bpr.validation_auc(self, train, validation, self.looks(photos))
+            if auc is None:
+                continue
+            self.history[-1]["validation_auc"] = auc
+            if auc > best[0]:
+                best = (auc, copy.deepcopy(self.state_dict()))
+        if best[1] is not None:
+            self.load_state_dict(best[1])
+
+    def _step(self, triples: np.ndarray, photos, l2: float, optimiser) -> float:
+        items, place = np.unique(triples[1:], return_inverse=True)
+        images = to_images(photos[items]).contiguous(memory_format=torch.channels_last)
+        with mixed_precision(images):
+            looks = self.eye(images)
+        seen = looks.float()[torch.from_numpy(place.reshape(2, -1)).to(looks.device)]
+        taste = self.taste[torch.from_numpy(triples[0]).to(looks.device)]
+        error = bpr.loss((taste * (seen[0] - seen[1])).sum(1)).mean()
+        penalty = (taste**2).sum(1).mean() + (seen**2).sum(-1).mean()
+        optimiser.zero_grad(set_to_none=True)
+        (error + l2 * penalty).backward()
+        optimiser.step()
+        return error.item()
+
+    def looks(self, photos: np.ndarray) -> np.ndarray:
+        """Φ of uint8 photos (N, H, W, 3): the features that `scores` takes, (N, K)."""
+        return extract(self.eye, photos)
+
+    def _features(self, features, n_items):
+        if features is None:
+            raise ValueError("DVBPR needs Φ of the photos, as `looks` gives it")
+        return checked(features, n_items).to(self.taste)
+
+    def _score(self, users, items, features):
+        return self.taste[users] @ features.T
+
+    @torch.no_grad()
+    def visual_matrix(self) -> torch.Tensor:
+        """Rows θ_u (U, K): how much user u's score changes per unit of each entry of Φ."""
+        return self.taste.detach()
