@@ -62,7 +62,8 @@ def test_amr_adds_the_worst_change_of_length_epsilon_to_both_items(shop, amr):
     error, _ = amr.error(users, positives, negatives, looks)
     assert error.item() == pytest.approx(expected.item(), rel=1e-4)
     parameters = [amr.taste, amr.projection, amr.visual_bias, amr.user, amr.item, amr.bias]
-    for ours, theirs in zip(torch.autograd.grad(error, parameters), torch.autograd.grad(expected, parameters), strict=True):  # fmt: skip
+    slopes = (torch.autograd.grad(value, parameters) for value in (error, expected))
+    for ours, theirs in zip(*slopes, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-3)
     amr.requires_grad_(False)
 
