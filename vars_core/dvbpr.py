@@ -81,6 +81,7 @@ class DVBPR(Recommender):
             self.history[-1]["validation_auc"] = auc
             if auc > best[0]:
                 best = (auc, copy.deepcopy(self.state_dict()))
+        optimiser.zero_grad(set_to_none=True)  # an attacker's graph must not find a trace of training
         if best[1] is not None:
             self.load_state_dict(best[1])
 

@@ -21,7 +21,7 @@ class VisualKNN(Recommender):
     def _build(self, generator=None, **sizes):
         self.sizes = sizes
         longest, shape = sizes["longest"], (sizes["items"], sizes["dimensions"])
-        self.register_buffer("history", torch.full((sizes["users"], longest), -1, dtype=torch.int32))
+        self.register_buffer("owned", torch.full((sizes["users"], longest), -1, dtype=torch.int32))
         self.register_buffer("reference", torch.zeros(shape))  # unit length
         self.register_buffer("bias", torch.zeros(sizes["items"]))  # the device, and nothing else
 
@@ -33,7 +33,7 @@ class VisualKNN(Recommender):
         self._build(**sizes, longest=int(lengths.max()), neighbours=cfg.neighbours)
         place = np.arange(train.nnz) - np.repeat(train.indptr[:-1], lengths)
         users = np.repeat(np.arange(train.shape[0]), lengths)
-        self.history[users, place] = torch.from_numpy(train.indices.astype(np.int32))
+        self.owned[users, place] = torch.from_numpy(train.indices.astype(np.int32))
         self.reference = functional.normalize(features, dim=1)
         return self.to(torch.device(device or runtime.device())).requires_grad_(False)
 
@@ -45,7 +45,7 @@ class VisualKNN(Recommender):
     def _score(self, users, items, features):
         looks = functional.normalize(features, dim=1)
         alike = self.reference @ looks.T  # (items, A)
-        return torch.cat([self._nearest(self.history[part].long(), alike) for part in users.split(USERS)])
+        return torch.cat([self._nearest(self.owned[part].long(), alike) for part in users.split(USERS)])
 
     def _nearest(self, history, alike) -> torch.Tensor:
         known = history >= 0
