@@ -81,7 +81,7 @@ class Reconstruction(Section):
     depth: Count = 3
     heads: Count = 4
     channels: Count = 24
-    steps: Count = 400
+    steps: Count = 300
     batch_size: Count = 48
     learning_rate: Positive = 3e-3
     epsilons: Epsilons = [2, 4, 8, 16]
@@ -102,7 +102,7 @@ class Detection(Section):
     """The detectors, the joint fine-tuning, and the attack kept for testing."""
 
     steps: Count = 160
-    joint_steps: Count = 100
+    joint_steps: Count = 80
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     temperature: Positive = 0.1
