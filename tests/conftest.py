@@ -12,12 +12,10 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("VARS_SHARED", ROOT.parent / "shared"))  # real catalogues and weights, if any
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """A file's tests go to one worker, because they share fixtures; runs on real photos go where there is room."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.name if "real" in item.name else item.path.stem))
-    items.sort(key=lambda item: item.path.stem not in ("test_smoke", "test_check"))  # the long ones first
+    items.sort(
+        key=lambda item: item.path.stem not in ("test_real_photos", "test_smoke", "test_check")
+    )  # the long first
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def test_items_without_a_photo_are_left_out_with_their_reviews(tmp_path):
     out = tmp_path / "out"
     counts = convert.dvbpr(npy(tmp_path / "x.npy", content), out)
     assert counts["items"] == 6 and counts["without a photo"] == 2
+    assert counts["interactions"] == len(interactions(out)) < 30
     assert not {"2", "3"} & set(interactions(out)["item_id"]) and (out / "images" / "4.png").is_file()
 
 

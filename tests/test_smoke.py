@@ -1,66 +1,22 @@
-"""All seven notebooks, executed: on the toy catalogue as `make smoke` does, and on real photos where there are any.
-
-These take minutes; `-k "not smoke"` leaves them out.
-"""
+"""All seven notebooks, executed on the toy catalogue as `make smoke` does; this takes a minute or two."""
 
 import csv
 import json
-import os
-import shutil
 import subprocess
-import sys
 
 import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED
+from conftest import ROOT
+from studies import NOTEBOOKS, leaves, metrics, study
 
 from vars_core import split
-
-NOTEBOOKS = (
-    "01_data",
-    "02_recommender",
-    "03_attacks",
-    "04_reconstruction",
-    "05_detection",
-    "06_ablations",
-    "07_adaptive",
-)
-WEIGHTS = SHARED / "weights" / "squeezenet1_0.safetensors"
-SMALL = (
-    "data.max_items=150", "attacks.epsilons=[8]", "attacks.steps=3", "attacks.items=6", "recommender.epochs=4",
-    "reconstruction.steps=4", "detection.steps=4", "detection.joint_steps=2", "ablations.steps=2", "adaptive.items=4",
-    "adaptive.steps=2",
-)  # fmt: skip
-
-
-def study(name, *arguments, root=ROOT):
-    """Run a study in a process of its own; its output when it fails."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("VARS_") or k == "VARS_DEVICE"}
-    command = [sys.executable, "-m", "vars_core.study", name, "--profile", "smoke", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=root, env=environment | {"VARS_ROOT": str(root)}, capture_output=True, text=True, timeout=1500
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def tree_state():
     git = ["git", "-C", str(ROOT), "status", "--porcelain"]
     done = subprocess.run(git, capture_output=True, text=True)
     return done.stdout if done.returncode == 0 else None
-
-
-def metrics(folder):
-    return {name: json.loads((folder / "metrics" / f"{name}.json").read_text()) for name in NOTEBOOKS}
-
-
-def leaves(tree, path=()):
-    """(keys, value) of every number in nested metrics; intervals are left out."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, (*path, key))
-        elif not key.endswith("_ci"):
-            yield (*path, key), value
 
 
 def rows(path):
@@ -208,35 +164,3 @@ def test_smoke_writes_no_pickles(smoke):
 
 def test_smoke_says_that_feedback_is_simulated(smoke):
     assert "(simulated feedback)" in (smoke[0] / "reports/tables/03_attacks/outcomes.md").read_text()
-
-
-@pytest.mark.parametrize(("name", "simulated"), [("ml-small-posters", False), ("clothing-small", True)])
-def test_smoke_on_real_photos(name, simulated, tmp_path):
-    catalogue = SHARED / "data" / name
-    if not (catalogue.is_dir() and WEIGHTS.is_file()):
-        pytest.skip(f"no {catalogue} or no {WEIGHTS.name} here")
-    root, work = tmp_path / "root", tmp_path / "work"
-    for folder in ("notebooks", "profiles", "vars_core"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    for file in ("dvc.yaml", "params.yaml"):
-        shutil.copyfile(ROOT / file, root / file)
-    changes = [part for setting in SMALL for part in ("--set", setting)]
-    study(name, "--data", catalogue, "--weights", WEIGHTS, "--work", work, "--publish", *changes, root=root)
-
-    published = root / "reports" / "catalogues" / name
-    values = metrics(published)
-    assert {"hr@10", "auc"} <= set(values["02_recommender"]["vbpr"])
-    assert {"none", "pgd@8", "promote:pgd@8"} <= set(values["03_attacks"]["exposure@10"])
-    for key, value in leaves(values["03_attacks"]["exposure@10"]):
-        assert 0 <= value <= 1, key
-    run = json.loads((published / "run.json").read_text())
-    assert run["simulated"] is simulated and run["parameters"]["recommender"]["extractor"] == "squeezenet1_0"
-    assert run["catalogue"] and set(run["minutes"]) == set(NOTEBOOKS)
-    assert str(SHARED) not in (published / "run.json").read_text()  # names only, no paths of this machine
-    caption = (work / "reports/tables/03_attacks/outcomes.md").read_text()
-    assert ("(simulated feedback)" in caption) == simulated
-
-    # No photo leaves the work folder: only numbers are published.
-    files = [p for p in (root / "reports").rglob("*") if p.is_file()]
-    assert files and {p.suffix for p in files} <= {".json", ".csv"}
-    assert not any("image/png" in p.read_text() or "base64" in p.read_text() for p in files)

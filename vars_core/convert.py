@@ -78,7 +78,7 @@ class _Target:
 
 
 def dvbpr(file: Path, out: Path) -> dict:
-    """A `.npy` file of DVBPR. Its validation and test items are kept, in the column `part`."""
+    """A `.npy` file of DVBPR. Its own split is written in the column `part`, which the study does not read yet."""
     stat = _file(file, "DVBPR's .npy file").stat()
     target = _Target(out, kind="dvbpr", name=file.name, size=stat.st_size, date=stat.st_mtime_ns)
     with tqdm(total=stat.st_size, desc="reading", unit="B", unit_scale=True, leave=False) as bar:
@@ -95,8 +95,9 @@ def dvbpr(file: Path, out: Path) -> dict:
     items = pd.DataFrame(rows, columns=["item_id", "category"])
     frame = pd.DataFrame(content.interactions, columns=["user_id", "item_id", "part"])
     frame["item_id"] = frame["item_id"].astype(str)
-    target.finish(items, [frame[frame["item_id"].isin(items["item_id"])]])
-    return {"items": len(items), "without a photo": len(content.category) - len(items), "interactions": len(frame)}
+    kept = frame[frame["item_id"].isin(items["item_id"])]
+    target.finish(items, [kept])
+    return {"items": len(items), "without a photo": len(content.category) - len(items), "interactions": len(kept)}
 
 
 def movielens(folder: Path, posters: Path, out: Path, share: float = 1.0) -> dict:

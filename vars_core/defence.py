@@ -19,7 +19,7 @@ from vars_core.extractor import Extractor, to_images, to_photos
 from vars_core.filters import ConvDenoiser, GlobalViT
 from vars_core.perturbations import Perturber, mixed_precision
 from vars_core.runtime import device, progress
-from vars_core.training import FilterLoss, features_of, next_batch
+from vars_core.training import CLEAN_SHARE, FilterLoss, features_of, next_batch
 
 FILTERS = {"GlobalViT": GlobalViT, "ConvDenoiser": ConvDenoiser}
 
@@ -124,7 +124,7 @@ def fit_jointly(
             detection = detector_loss(detector, evidence, labels, cfg.temperature, contrastive=True)
             terms = [
                 share * sum(loss(filtered[rows], targets[rows], aim[rows], touched[rows]).values())
-                for share, rows in ((7 / 8, touched), (1 / 8, ~touched))
+                for share, rows in ((1 - CLEAN_SHARE, touched), (CLEAN_SHARE, ~touched))
             ]
         restoration = sum(terms)
         optimiser.zero_grad()

@@ -14,20 +14,25 @@ import time
 from pathlib import Path
 
 import papermill
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from vars_core import notebooks, params, paths, timings
+from vars_core import kernels, notebooks, params, paths, timings
 
 
 class StageError(RuntimeError):
     """A stage failed; the message holds the error's last lines and the way back."""
 
 
-def run(name: str, sections: list[str], params_file: Path, workspace: Path | None = None) -> float:
+def run(
+    name: str,
+    sections: list[str],
+    params_file: Path,
+    workspace: Path | None = None,
+    zygote: kernels.Zygote | None = None,
+) -> float:
     """Execute notebooks/<name>.ipynb in `workspace` (the repository by default); returns seconds.
 
+    The kernel is forked from `zygote` if there is one.
     Raises ParameterError before anything is touched, StageError when the notebook fails.
     """
     root = paths.root()
@@ -42,17 +47,6 @@ def run(name: str, sections: list[str], params_file: Path, workspace: Path | Non
     staging.mkdir(parents=True)
     for artefact in (a for a, writer in paths.WRITER.items() if writer == name):
         shutil.rmtree(workspace / artefact, ignore_errors=True)  # else files of an earlier run would linger
-    start = time.monotonic()
-    try:
-        _execute(source, running, values, root, workspace, staging)
-    except PapermillExecutionError as error:
-        raise StageError(_failed(name, error, running, workspace, ours=workspace == root)) from None
-    seconds = time.monotonic() - start
-    _publish(name, running, root, workspace, staging)
-    return seconds
-
-
-def _execute(source: Path, running: Path, values: dict, root: Path, workspace: Path, staging: Path) -> None:
     environment = {
         "VARS_ROOT": str(root),
         "VARS_WORKSPACE": str(workspace),
@@ -61,6 +55,19 @@ def _execute(source: Path, running: Path, values: dict, root: Path, workspace: P
         "PYTHONHASHSEED": "0",  # else the order of sets of strings differs from run to run
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is deterministic only with a fixed workspace
     }
+    start = time.monotonic()
+    try:
+        _execute(source, running, values, environment, root, zygote)
+    except PapermillExecutionError as error:
+        raise StageError(_failed(name, error, running, workspace, ours=workspace == root)) from None
+    seconds = time.monotonic() - start
+    _publish(name, running, root, workspace, staging)
+    return seconds
+
+
+def _execute(
+    source: Path, running: Path, values: dict, environment: dict, root: Path, zygote: kernels.Zygote | None
+) -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     papermill.execute_notebook(
         source,
@@ -69,24 +76,11 @@ def _execute(source: Path, running: Path, values: dict, root: Path, workspace: P
         cwd=root,
         kernel_name="python3",
         language="python",
-        kernel_manager_class=_kernel(environment),
+        kernel_manager_class=kernels.manager(environment, zygote),
         progress_bar=False,
         stderr_file=sys.stderr,
         record_timing=False,
     )
-
-
-def _kernel(environment: dict) -> type[AsyncKernelManager]:
-    # A kernelspec named python3 may belong to another environment; this one is the interpreter that runs us.
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"]
-    spec = KernelSpec(argv=argv, env=environment, display_name="Python 3", language="python", name="python3")
-
-    class Kernel(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return spec
-
-    return Kernel
 
 
 def _publish(name: str, running: Path, root: Path, workspace: Path, staging: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from vars_core import params, paths, pipeline, stage, timings
+from vars_core import kernels, params, paths, pipeline, stage, timings
 
 
 class StudyError(RuntimeError):
@@ -61,22 +61,23 @@ def run(work: Path, only: list[str]) -> None:
     file = work / "params.yaml"
     values = params.load(file)
     given = _given(values)
-    for step in pipeline.stages(root):
-        state = _state(work)
-        if only and not any(step.notebook.startswith(o) for o in only):
-            continue
-        mark = _mark(step, values, given, state, root)
-        if state.get(step.notebook, {}).get("mark") == mark and _complete(step, work):
-            print(f"{step.notebook}: unchanged, skipped", flush=True)
-            continue
-        _keep(work, {k: v for k, v in state.items() if k != step.notebook})
-        print(f"{step.notebook}: running", flush=True)
-        seconds = stage.run(step.notebook, step.sections, file, work)
-        _keep(work, {**_state(work), step.notebook: {"mark": mark, "seconds": round(seconds, 1)}})
-        profile = timings.profile(values)
-        if profile != "own":
-            timings.note(paths.scratch() / "timings.json", step.notebook, seconds, profile)
-        print(f"{step.notebook}: {seconds / 60:.1f} min", flush=True)
+    with kernels.zygote() as zygote:
+        for step in pipeline.stages(root):
+            state = _state(work)
+            if only and not any(step.notebook.startswith(o) for o in only):
+                continue
+            mark = _mark(step, values, given, state, root)
+            if state.get(step.notebook, {}).get("mark") == mark and _complete(step, work):
+                print(f"{step.notebook}: unchanged, skipped", flush=True)
+                continue
+            _keep(work, {k: v for k, v in state.items() if k != step.notebook})
+            print(f"{step.notebook}: running", flush=True)
+            seconds = stage.run(step.notebook, step.sections, file, work, zygote)
+            _keep(work, {**_state(work), step.notebook: {"mark": mark, "seconds": round(seconds, 1)}})
+            profile = timings.profile(values)
+            if profile != "own":
+                timings.note(paths.scratch() / "timings.json", step.notebook, seconds, profile)
+            print(f"{step.notebook}: {seconds / 60:.1f} min", flush=True)
 
 
 def publish(name: str, work: Path, profile: str) -> Path:

@@ -11,6 +11,8 @@ from vars_core.extractor import to_images
 from vars_core.perturbations import Perturber, augment, mixed_precision
 from vars_core.runtime import device, progress
 
+CLEAN_SHARE = 1 / 8  # of what a filter learns from: photos that it should leave alone
+
 
 @dataclass(frozen=True)
 class FilterLoss:
@@ -71,7 +73,7 @@ def train_filters(
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
-        eighth = len(images) // 8
+        eighth = int(len(images) * CLEAN_SHARE)
         clean, noisy, rest = images[:eighth], images[eighth : 2 * eighth], images[2 * eighth :]
         seen = torch.cat([clean, perturber.noise(noisy), perturber.attack(rest, own[2 * eighth :])])
         touched = torch.arange(len(images), device=images.device) >= eighth
