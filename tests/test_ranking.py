@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn import metrics
 
 from vars_core import ranking
 
@@ -230,3 +231,33 @@ def test_accuracy_goes_over_the_whole_catalogue():
 def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+# An independent implementation: scikit-learn, whose LRAP of a single relevant label is 1 / (pessimistic rank).
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_equal_to_scikit_learn(seed, ties):
+    rng = np.random.default_rng(seed)
+    users, items = 6, 17
+    scores = rng.integers(0, 5, (users, items)).astype(float) if ties else rng.normal(size=(users, items))
+    owned = rng.random((users, items)) < 0.3
+    owned[:, :2] = False
+    targets = np.array([rng.choice(np.flatnonzero(~row)) for row in owned])
+    train = sparse.csr_array(owned)
+    rank = ranking.ranks(scores, targets, train)
+    ours = ranking.from_ranks(rank, items - owned.sum(1) - 1, (1, 3, 5))
+    for user, target in enumerate(targets):
+        left = np.flatnonzero(~owned[user])
+        truth = (left == target)[None]
+        places = np.unique(scores[user, left], return_inverse=True)[1][None].astype(float)
+        lowered = places - 0.5 * truth  # scikit-learn breaks ties by position or halves them; ours count against
+        assert ours["mrr"][user] == pytest.approx(
+            metrics.label_ranking_average_precision_score(truth, places), abs=1e-9
+        )
+        assert ours["auc"][user] == pytest.approx(metrics.roc_auc_score(truth[0], lowered[0]), abs=1e-9)
+        for k in (1, 3, 5):
+            expected = metrics.ndcg_score(truth, lowered, k=k, ignore_ties=True)
+            assert ours[f"ndcg@{k}"][user] == pytest.approx(expected, abs=1e-9)
+            if k < len(left):
+                found = metrics.top_k_accuracy_score(np.flatnonzero(truth[0]), lowered, k=k, labels=range(len(left)))
+                assert ours[f"hr@{k}"][user] == found

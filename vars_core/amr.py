@@ -16,12 +16,13 @@ class AMR(VBPR):
     typical standardised feature vector. Training starts from a VBPR of the same seed, as in the paper.
     """
 
-    def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None):
-        start = VBPR().fit(split, features, cfg, seed, device=device)
+    def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None, checkpoint=None, start=None):
+        """As VBPR's; training goes on from the fitted VBPR `start`, or from one of the same seed."""
+        start = start or VBPR().fit(split, features, cfg, seed, device=device)
         self._build(**start.sizes)
         self.load_state_dict(start.state_dict())
         self.epsilon, self.weight = cfg.amr_epsilon, cfg.amr_weight
-        return self._train(self._history(split), split, features, cfg, seed, device)
+        return self._train(self._history(split), split, features, cfg, seed, device, checkpoint)
 
     def sensitivity(self, users) -> torch.Tensor:
         """‖w_u‖ · √D (B,): how much the score of `users` can change per unit of ‖Δ‖ / √D."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from scipy import sparse
 from torch.nn import functional
 
-from vars_core import ranking, runtime
-
-EVALUATE_EVERY = 2  # epochs between two looks at validation AUC
-PATIENCE = 5  # looks without a better AUC before training stops
+from vars_core import early_stopping, ranking, runtime
 
 
 def loss(difference: torch.Tensor) -> torch.Tensor:
@@ -32,13 +27,14 @@ class Negatives:
 
     def draw(self, users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         drawn = self.items[rng.integers(len(self.items), size=len(users))]
-        again = np.flatnonzero(self._has(users, drawn))
+        again = np.flatnonzero(self.has(users, drawn))
         while len(again):
             drawn[again] = self.items[rng.integers(len(self.items), size=len(again))]
-            again = again[self._has(users[again], drawn[again])]
+            again = again[self.has(users[again], drawn[again])]
         return drawn
 
-    def _has(self, users, items) -> np.ndarray:
+    def has(self, users, items) -> np.ndarray:
+        """Whether each user (n,) has the item beside it in training."""
         keys = users * self.n_items + items
         at = np.searchsorted(self.owned, keys)
         return self.owned[np.minimum(at, len(self.owned) - 1)] == keys
@@ -53,7 +49,7 @@ def pairs(interactions, negatives: Negatives) -> tuple[np.ndarray, np.ndarray]:
     return users[usable], interactions.indices[usable].astype(np.int64)
 
 
-def train(model, interactions, validation, features, cfg, rng) -> None:
+def train(model, interactions, validation, features, cfg, seed: int, checkpoint=None) -> None:
     """Fit `model` to `interactions` (sparse boolean (U, I)); leaves it at the epoch of best validation AUC.
 
     `cfg` gives epochs, batch_size, learning_rate, l2. Without validation items every epoch is trained.
@@ -65,26 +61,19 @@ def train(model, interactions, validation, features, cfg, rng) -> None:
     unknown[torch.from_numpy(negatives.items).to(device)] = False
     features = model._features(features, interactions.shape[1])
     optimiser = torch.optim.Adam(model.parameters(), lr=cfg.learning_rate, fused=True)
-    model.history, best, stale = [], (-1.0, None), 0
-    for epoch in runtime.progress(range(1, cfg.epochs + 1), type(model).__name__):
+
+    def learn(epoch: int) -> float:
+        rng = runtime.rng(seed, "negatives", epoch)
         order = rng.permutation(len(users))
         triples = np.stack([users[order], positives[order], negatives.draw(users[order], rng)])
-        model.history.append({"epoch": epoch})
-        model.history[-1]["loss"] = _epoch(model, torch.from_numpy(triples).to(device), features, cfg, optimiser)
+        loss = _epoch(model, torch.from_numpy(triples).to(device), features, cfg, optimiser)
         _guess_bias(model, unknown)
-        if epoch % EVALUATE_EVERY and epoch != cfg.epochs:
-            continue
-        auc = validation_auc(model, interactions, validation, features)
-        if auc is None:
-            continue
-        model.history[-1]["validation_auc"] = auc
-        stale = 0 if auc > best[0] else stale + 1
-        if not stale:
-            best = (auc, copy.deepcopy(model.state_dict()))
-        elif stale == PATIENCE:
-            break
-    if best[1] is not None:
-        model.load_state_dict(best[1])
+        return loss
+
+    def validate() -> float | None:
+        return validation_auc(model, interactions, validation, features)
+
+    model.history = early_stopping.train(model, optimiser, cfg.epochs, learn, validate, checkpoint)
 
 
 def _epoch(model, triples, features, cfg, optimiser) -> float:

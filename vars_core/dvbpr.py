@@ -4,14 +4,16 @@ import copy
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import nn
 
-from vars_core import bpr, runtime
+from vars_core import bpr, early_stopping, runtime
 from vars_core.extractor import Extractor, extract, to_images
 from vars_core.perturbations import mixed_precision
 from vars_core.recommenders import Recommender, checked
 
-TRIPLES = 512  # per step at most: each brings up to two photos through the network
+GROUP = 128  # items per step
+TRIES = 20  # at a negative within the group
 NETWORK_RATE = 1e-3  # the network starts from trained weights; tables learn at cfg.learning_rate
 
 
@@ -39,7 +41,11 @@ class DVBPR(Recommender):
 
     The features of this victim are those of its *own* network: `eye` is Φ, `scores(users, Φ(x))` takes what
     `extract(model.eye, photos)` gives, and an attack differentiates through `eye`. Negatives, early stopping and the
-    penalty are those of the other victims."""
+    penalty are those of the other victims.
+
+    A step takes a random group of items and all training interactions with them; negatives come from the same group,
+    which over the epochs is as good as drawing them from all items. So an epoch sees every interaction once and every
+    photo once, where triples drawn at random would take two photos each through the network."""
 
     def _build(self, generator=None, extractor: Extractor | None = None, **sizes):
         self.sizes = sizes
@@ -47,7 +53,7 @@ class DVBPR(Recommender):
         self.taste = self._table(sizes["users"], sizes["dimensions"], generator=generator)  # θ
         self.register_buffer("bias", torch.zeros(sizes["items"]))  # fixed: the paper has none
 
-    def fit(self, split, photos=None, cfg=None, seed: int = 0, *, extractor: Extractor, device=None):
+    def fit(self, split, photos=None, cfg=None, seed: int = 0, *, extractor: Extractor, device=None, checkpoint=None):
         """Train on `split.train` and uint8 `photos` (I, H, W, 3), from the weights of `extractor`."""
         train = self._history(split)
         if photos is None or len(photos) != train.shape[1]:
@@ -58,40 +64,40 @@ class DVBPR(Recommender):
         with torch.no_grad():
             self.taste[torch.from_numpy(np.diff(train.indptr) == 0)] = 0
         self.to(torch.device(device or runtime.device())).requires_grad_(True)
-        self._learn(train, split.validation, photos, cfg, runtime.rng(seed, "negatives"))
+        noted = self._checkpoint(checkpoint, train, split.validation, photos, cfg, seed)
+        self._learn(train, split.validation, photos, cfg, seed, noted)
         self.eye.eval()
         return self.requires_grad_(False)
 
-    def _learn(self, train, validation, photos, cfg, rng) -> None:
-        negatives = bpr.Negatives(train)
-        users, positives = bpr.pairs(train, negatives)
+    def _learn(self, train, validation, photos, cfg, seed: int, checkpoint) -> None:
+        negatives, owners = bpr.Negatives(train), sparse.csc_array(train)
         groups = [{"params": [self.taste]}, {"params": self.eye.top.parameters()},
                   {"params": self.eye.network.parameters(), "lr": NETWORK_RATE}]  # fmt: skip
         optimiser = torch.optim.Adam(groups, lr=cfg.learning_rate)
-        self.history, best = [], (-1.0, None)
-        for epoch in runtime.progress(range(1, cfg.dvbpr_epochs + 1), "DVBPR"):
-            order = rng.permutation(len(users))
-            triples = np.stack([users[order], positives[order], negatives.draw(users[order], rng)])
-            parts = np.array_split(triples, -(-len(order) // min(cfg.batch_size, TRIPLES)), axis=1)
-            losses = [self._step(part, photos, cfg.l2, optimiser) for part in parts]
-            self.history.append({"epoch": epoch, "loss": float(np.mean(losses))})
-            auc = bpr.validation_auc(self, train, validation, self.looks(photos))
-            if auc is None:
-                continue
-            self.history[-1]["validation_auc"] = auc
-            if auc > best[0]:
-                best = (auc, copy.deepcopy(self.state_dict()))
-        optimiser.zero_grad(set_to_none=True)  # an attacker's graph must not find a trace of training
-        if best[1] is not None:
-            self.load_state_dict(best[1])
 
-    def _step(self, triples: np.ndarray, photos, l2: float, optimiser) -> float:
-        items, place = np.unique(triples[1:], return_inverse=True)
+        def learn(epoch: int) -> float:
+            rng = runtime.rng(seed, "groups", epoch)
+            known = rng.permutation(negatives.items)
+            parts = np.array_split(known, -(-len(known) // GROUP))
+            drawn = [_triples(part, owners, negatives, rng) for part in parts]
+            losses = [self._step(part, *t, photos, cfg.l2, optimiser) for part, t in zip(parts, drawn, strict=True)]
+            return float(np.nanmean(losses))
+
+        def validate() -> float | None:
+            return bpr.validation_auc(self, train, validation, self.looks(photos))
+
+        self.history = early_stopping.train(self, optimiser, cfg.dvbpr_epochs, learn, validate, checkpoint)
+        optimiser.zero_grad(set_to_none=True)  # an attacker's graph must not find a trace of training
+
+    def _step(self, items, users, positives, negatives, photos, l2: float, optimiser) -> float:
+        if not len(users):
+            return np.nan
         images = to_images(photos[items]).contiguous(memory_format=torch.channels_last)
         with mixed_precision(images):
             looks = self.eye(images)
-        seen = looks.float()[torch.from_numpy(place.reshape(2, -1)).to(looks.device)]
-        taste = self.taste[torch.from_numpy(triples[0]).to(looks.device)]
+        place = torch.from_numpy(np.stack([positives, negatives])).to(looks.device)
+        seen = looks.float()[place]
+        taste = self.taste[torch.from_numpy(users).to(looks.device)]
         error = bpr.loss((taste * (seen[0] - seen[1])).sum(1)).mean()
         penalty = (taste**2).sum(1).mean() + (seen**2).sum(-1).mean()
         optimiser.zero_grad(set_to_none=True)
@@ -115,3 +121,17 @@ class DVBPR(Recommender):
     def visual_matrix(self) -> torch.Tensor:
         """Rows θ_u (U, K): how much user u's score changes per unit of each entry of Φ."""
         return self.taste.detach()
+
+
+def _triples(items, owners, negatives, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For all interactions with `items`: the user, the item's place in `items`, and that of one the user has not."""
+    bought = sparse.coo_array(owners[:, items])
+    users, positives = bought.row.astype(np.int64), bought.col.astype(np.int64)
+    drawn = rng.integers(len(items), size=len(users))
+    for _ in range(TRIES):
+        again = np.flatnonzero(negatives.has(users, items[drawn]))
+        if not len(again):
+            break
+        drawn[again] = rng.integers(len(items), size=len(again))
+    free = ~negatives.has(users, items[drawn])  # who has nearly all of the group is left out
+    return users[free], positives[free], drawn[free]

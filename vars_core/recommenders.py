@@ -1,6 +1,6 @@
 """The victims that score by tables and features: popularity, BPR-MF and VBPR. All victims share this interface.
 
-    fit(split, features, cfg, seed)      train; returns the recommender itself
+    fit(split, features, cfg, seed)      train (resumable with `checkpoint=path`); returns the recommender itself
     scores(users, features)              (U, I) float32, what full ranking needs
     item_scores(users, items, features)  (U, A) for A photos, differentiable in `features` (for attacks)
     save(path), Class.load(path)         safetensors with the class, its sizes and the catalogue's fingerprint
@@ -14,6 +14,7 @@ known. A user without training interactions has all factors 0.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from torch import nn
 from torch.nn import functional
 
 from vars_core import bpr, runtime
+from vars_core.checkpoint import Checkpoint
 
 INITIAL_STD = 0.1  # of factors and projections
 # E f_i and β′ · f_i are penalised, as γ_i and β_i are, not E and β′: that would depend on D and its scale.
@@ -86,11 +88,15 @@ class Recommender(nn.Module):
     def _score(self, users, items, features) -> torch.Tensor:
         return self.bias[items].expand(len(users), -1)
 
-    def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None):
-        """Train on `split.train` with `cfg` (`params.Recommender`); keep the epoch of best validation AUC."""
+    def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None, checkpoint=None):
+        """Train on `split.train` with `cfg` (`params.Recommender`); keep the epoch of best validation AUC.
+
+        With a path as `checkpoint`, a training that takes long notes there where it is; interrupted and called again
+        with the same arguments it goes on, and ends as if it had not been interrupted.
+        """
         train = self._history(split)
         self._prepare(train, features, cfg, runtime.generator(seed, type(self).__name__))
-        return self._train(train, split, features, cfg, seed, device)
+        return self._train(train, split, features, cfg, seed, device, checkpoint)
 
     def _history(self, split):
         train = sparse.csr_array(split.train).astype(bool)
@@ -99,10 +105,21 @@ class Recommender(nn.Module):
             raise ValueError("the split holds no training interaction")
         return train
 
-    def _train(self, train, split, features, cfg, seed: int, device):
+    def _train(self, train, split, features, cfg, seed: int, device, checkpoint):
         self.to(torch.device(device or runtime.device())).requires_grad_(True)
-        bpr.train(self, train, split.validation, features, cfg, runtime.rng(seed, "negatives"))
+        noted = self._checkpoint(checkpoint, train, split.validation, features, cfg, seed)
+        bpr.train(self, train, split.validation, features, cfg, seed, noted)
         return self.requires_grad_(False)
+
+    def _checkpoint(self, path, train, validation, features, cfg, seed: int) -> Checkpoint | None:
+        """A file for this very training: same class, data, parameters, seed and start."""
+        if path is None:
+            return None
+        mark = hashlib.sha256(repr([type(self).__name__, self.sizes, sorted(vars(cfg).items()), seed]).encode())
+        start = [table.detach().cpu().numpy() for table in self.state_dict().values()]
+        for array in (train.indptr, train.indices, np.asarray(validation), features, *start):
+            mark.update(np.ascontiguousarray(array if array is not None else []))
+        return Checkpoint(path, mark.hexdigest())
 
     def _prepare(self, train, features, cfg, generator) -> None:
         raise NotImplementedError
@@ -161,7 +178,7 @@ class Popularity(Recommender):
     def _build(self, generator=None, **sizes):
         super()._build(**sizes)
 
-    def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None):
+    def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None, checkpoint=None):
         train = sparse.csr_array(split.train)
         self._build(users=train.shape[0], items=train.shape[1])
         counts = np.asarray(train.astype(np.int64).sum(0)).ravel()

@@ -25,7 +25,7 @@ class VisualKNN(Recommender):
         self.register_buffer("reference", torch.zeros(shape))  # unit length
         self.register_buffer("bias", torch.zeros(sizes["items"]))  # the device, and nothing else
 
-    def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None):
+    def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None, checkpoint=None):
         train = sparse.csr_array(self._history(split))
         features = checked(features, train.shape[1]).float()
         lengths = np.diff(train.indptr)
