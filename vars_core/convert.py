@@ -3,10 +3,10 @@
 Everything is written to `<out>.partial` and renamed at the end, so `<out>` is whole or not there. An interrupted
 conversion goes on where it stopped: photos that are there already are not written again.
 
-    python -m vars_core.convert dvbpr AmazonMenWithImgPartitioned.npy data/raw/men
-    python -m vars_core.convert movielens ml-latest-small posters data/raw/films
-    python -m vars_core.convert hm h-and-m data/raw/hm --share 0.05
-    python -m vars_core.convert classes photos-by-class data/raw/things
+    python -m vars_core.catalogue convert dvbpr AmazonMenWithImgPartitioned.npy data/raw/men
+    python -m vars_core.catalogue convert movielens ml-latest-small posters data/raw/films
+    python -m vars_core.catalogue convert hm h-and-m data/raw/hm --share 0.05
+    python -m vars_core.catalogue convert classes photos-by-class data/raw/things
 """
 
 import argparse
@@ -254,7 +254,8 @@ SOURCES = {  # by the name on the command line: the converter and what it is giv
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m vars_core.convert", description=__doc__, formatter_class=raw)
+    name = "python -m vars_core.catalogue convert"
+    parser = argparse.ArgumentParser(prog=name, description=__doc__, formatter_class=raw)
     kinds = parser.add_subparsers(dest="kind", required=True)
     for kind, (function, *sources) in SOURCES.items():
         command = kinds.add_parser(kind, help=function.__doc__.split("\n")[0])
@@ -282,7 +283,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(f"{options['out']}: " + ", ".join(f"{number:,} {what}" for what, number in counts.items()))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

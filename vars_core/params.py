@@ -57,7 +57,7 @@ class Recommender(Section):
     l2: Weight = 0.03
     amr_epsilon: Weight = 0.1
     amr_weight: Weight = 1.0
-    dvbpr_epochs: Count = 12
+    dvbpr_epochs: Count = 30
     neighbours: Count = 5
     seeds: Count = 3
     k: Count = 20
