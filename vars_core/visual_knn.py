@@ -8,7 +8,7 @@ from torch.nn import functional
 from vars_core import runtime
 from vars_core.recommenders import Recommender, checked
 
-USERS = 64  # scored at once: bounds memory at USERS × longest history × items
+ENTRIES = 1 << 25  # similarities held at once: users × longest history × items
 
 
 class VisualKNN(Recommender):
@@ -44,12 +44,14 @@ class VisualKNN(Recommender):
 
     def _score(self, users, items, features):
         looks = functional.normalize(features, dim=1)
-        alike = self.reference @ looks.T  # (items, A)
-        return torch.cat([self._nearest(self.owned[part].long(), alike) for part in users.split(USERS)])
+        step = max(1, ENTRIES // (self.sizes["longest"] * max(len(looks), 1)))
+        return torch.cat([self._nearest(self.owned[part].long(), looks) for part in users.split(step)])
 
-    def _nearest(self, history, alike) -> torch.Tensor:
+    def _nearest(self, history, looks) -> torch.Tensor:
         known = history >= 0
-        close = alike[history.clamp_min(0)].masked_fill(~known[..., None], -torch.inf)
+        own, place = history.clamp_min(0).unique(return_inverse=True)
+        alike = self.reference[own] @ looks.T
+        close = alike[place].masked_fill(~known[..., None], -torch.inf)
         best = close.topk(min(self.sizes["neighbours"], close.shape[1]), dim=1).values
         used = best > -torch.inf
         return best.masked_fill(~used, 0).sum(1) / used.sum(1).clamp_min(1)
