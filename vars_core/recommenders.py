@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from scipy import sparse
 from torch import nn
 from torch.nn import functional
 
-from vars_core import bpr, runtime
+from vars_core import bpr, paths, runtime
 from vars_core.checkpoint import Checkpoint
 
 INITIAL_STD = 0.1  # of factors and projections
@@ -139,9 +139,7 @@ class Recommender(nn.Module):
         self.fingerprint = fingerprint or self.fingerprint
         header = {"class": type(self).__name__, "sizes": self.sizes, "fingerprint": self.fingerprint}
         tables = {name: table.detach().cpu().contiguous() for name, table in self.state_dict().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tables, path, metadata={"recommender": json.dumps(header, sort_keys=True)})
-        return path
+        return paths.write(path, save(tables, metadata={"recommender": json.dumps(header, sort_keys=True)}))
 
     @classmethod
     def load(cls, path, fingerprint: str | None = None):
