@@ -116,6 +116,16 @@ def test_an_interrupted_run_goes_on(files, tmp_path, monkeypatch, counted):
     assert set(counted) == set(files[6:]) and (array == complete).all() and again == bad
 
 
+def test_a_file_that_is_gone_is_a_bad_photo_and_a_data_file_that_is_gone_is_made_anew(files, tmp_path, counted):
+    gone = [*files, tmp_path / "gone.png"]
+    _, bad = decoded.photos(gone, 8, tmp_path / "cache")
+    assert bad[-1] == (9, "no such file")
+    (tmp_path / "cache" / "photos.npy").unlink()
+    counted.clear()
+    array, again = decoded.photos(gone, 8, tmp_path / "cache")
+    assert len(counted) == 10 and again == bad and array[3].any()
+
+
 def test_two_catalogues_of_one_name_do_not_share_a_place(tmp_path):
     places = {decoded.place(tmp_path / parent / "shop", tmp_path) for parent in "ab"}
     assert len(places) == 2
