@@ -214,6 +214,15 @@ def test_unknown_items_and_repeats_in_interactions(shop):
     assert c.rejected["item_id"].tolist() == ["ghost"] and f"row {n + 2}" in c.rejected["reason"][0]
 
 
+def test_a_column_called_row_is_a_column_like_any(shop):
+    edit(shop / "items.csv", lambda f: f.assign(row=[f"shelf {n}" for n in range(len(f))]))
+    c = prepare(shop)
+    assert c.items["row"].tolist() == [f"shelf {name[1:]}" for name in c.items["item_id"]]
+    edit(shop / "items.csv", put(3, "item_id", ""))
+    with pytest.raises(catalogue.CatalogueError, match=r"items\.csv, row 5: item_id is empty"):
+        prepare(shop)
+
+
 def test_iso_dates_and_blank_lines_and_bom(shop):
     path = shop / "interactions.csv"
     edit(path, lambda f: f.assign(timestamp=[f"2024-01-{1 + n % 28:02d}T10:00:00" for n in range(len(f))]))

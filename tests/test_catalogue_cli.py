@@ -74,9 +74,39 @@ def test_a_missing_table_and_folder_are_told_together(check, shop):
     assert code == 1 and "items.csv: no such file" in text and "images: no such folder" in text
 
 
-def test_no_folder(check, shop, monkeypatch, capsys):
+def test_no_folder(check, shop, capsys):
     assert catalogue_cli.main(["check", str(shop / "nowhere")]) == 1
-    assert "no such file" in capsys.readouterr().out
+    assert f"{shop / 'nowhere'}: no such folder; a catalogue is a folder with items.csv" in capsys.readouterr().out
+    assert catalogue_cli.main(["check", str(shop / "items.csv")]) == 1
+    assert "items.csv: a file, not a folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "items.csv, row 1: no column item_id, category; the header is []"),
+        ("item_id,category\n", "items.csv: no row below the header"),
+        ("item_id,category\n,\n\n", "items.csv: no row below the header"),
+        ("item_id;category\ni0;tee\n", "no column item_id, category; the header is ['item_id;category']"),
+    ],
+)
+def test_an_empty_table(content, message, check, shop):
+    (shop / "items.csv").write_text(content)
+    code, text = check()
+    assert code == 1 and message in text and "1 error;" in text
+
+
+def test_without_feedback_it_is_simulated(check, shop):
+    (shop / "interactions.csv").unlink()
+    code, text = check()
+    assert code == 0 and "(simulated feedback)" in text and "seeded" in text
+
+
+def test_columns_of_the_users_own(check, shop):
+    edit(shop / "items.csv", lambda f: f.assign(row="shelf 3", part="test", timestamp="never", user="x"))
+    edit(shop / "interactions.csv", lambda f: f.assign(row="", user="y"))
+    code, text = check()
+    assert code == 0 and "24 in 3 categories" in text and "by time" in text and "0 rows" in text
 
 
 def test_a_split_that_comes_with_the_data(check, shop):

@@ -87,6 +87,13 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
             "recommender.pretrained: expected true, false or a file's path; got 3",
         ),
         ("source: synthetic", "source: web", "data.source: expected 'synthetic' or 'folder'; got 'web'"),
+        (
+            "taste_weights: null",
+            "taste_weights: a.safetensors",
+            "data: taste_weights belong to taste_extractor, which is null; got 'a.safetensors'",
+        ),
+        ("taste_extractor: null", "taste_extractor: 18", "data.taste_extractor: expected string; got 18"),
+        ("taste_features: 1.6", "taste_features: -1", "data.taste_features: expected greater than or equal to 0"),
         ("epochs: 60", "epochs: 4.5", "recommender.epochs: expected integer; got 4.5"),
         ("epochs: 60", "epochs: '40'", "recommender.epochs: expected integer; got '40'"),
         ("epochs: 60", "epochs: true", "recommender.epochs: expected integer; got True"),

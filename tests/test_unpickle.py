@@ -58,6 +58,14 @@ def test_long_strings_stay_in_the_file(protocol, photo):
     assert isinstance(span, Span) and span.length == len(photo) and span.read(file) == photo
 
 
+def test_what_is_remembered_is_found_whatever_its_number():
+    row = b"\x80\x02]q\x01(U\x01aq\x02U\x01bq\x07U\x01cq\x03h\x02h\x07h\x03U\x01dq\x07h\x07e."  # 7 out of order
+    assert load(io.BytesIO(row)) == pickle.loads(row, encoding="latin-1") == list("abcabcdd")
+    for never_put in (b"\x80\x02h\x00.", b"\x80\x02]q\x01h\x02.", b"g-1\n."):
+        with pytest.raises(UnpickleError, match="damaged"):
+            load(io.BytesIO(never_put))
+
+
 class Hostile:
     def __init__(self, function, *arguments):
         self.call = function, arguments

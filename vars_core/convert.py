@@ -78,7 +78,7 @@ class _Target:
 
 
 def dvbpr(file: Path, out: Path) -> dict:
-    """A `.npy` file of DVBPR. Its own split is written in the column `part`, which the study does not read yet."""
+    """A `.npy` file of DVBPR. Its own split is written in the column `part`, which the study keeps."""
     stat = _file(file, "DVBPR's .npy file").stat()
     target = _Target(out, kind="dvbpr", name=file.name, size=stat.st_size, date=stat.st_mtime_ns)
     with tqdm(total=stat.st_size, desc="reading", unit="B", unit_scale=True, leave=False) as bar:

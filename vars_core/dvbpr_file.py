@@ -96,8 +96,9 @@ def _product(review, path: Path) -> int:
 
 def _category(fields: dict) -> str:
     """AmazonFashion6's one-hot vector, else the last name of the taxonomy, else unknown."""
-    if "c" in fields:
-        return f"c{int(np.argmax(np.asarray(fields['c'])))}"
+    vector = fields.get("c")
+    if isinstance(vector, list | tuple) and len(vector) > 1:
+        return f"c{int(np.argmax(np.asarray(vector)))}"
     names = fields.get("categories")
     while isinstance(names, list | tuple) and names:
         names = names[-1]

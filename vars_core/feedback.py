@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from vars_core import taste_features
 from vars_core.textures import PALETTE
 
 # How much each visible attribute matters at taste_strength 1, as standard deviations of a user's log-odds.
@@ -18,22 +19,28 @@ CHUNK = 256  # users at a time: bounds memory at CHUNK × items
 def simulate(items, photos, cfg, rng):
     """Interactions (user, item: integer codes) of `cfg.users` people with `items`, the rows of `photos`.
 
-    A user's log-odds for an item are cfg.taste_strength × (tastes over visible attributes and photo
-    statistics) + the item's popularity; items are drawn without replacement with these odds (Gumbel top-k).
-    How many a user draws is heavy-tailed with mean cfg.interactions_per_user. There are no timestamps.
+    A user's log-odds for an item are cfg.taste_strength × (tastes over visible attributes and looks) + the item's
+    popularity; items are drawn without replacement with these odds (Gumbel top-k). Looks are the features of
+    cfg.taste_extractor where one is named, else photo statistics. How many a user draws is heavy-tailed with mean
+    cfg.interactions_per_user. There are no timestamps. Raises CatalogueError when the extractor can't be had.
     """
     n_items = len(items)
     visible = attributes(items, photos)
-    statistics = _standardise(photo_statistics(photos))
+    if through_features(cfg):
+        looks = taste_features.components(photos, cfg, int(rng.integers(2**63)))
+        spread = cfg.taste_features / np.sqrt(looks.shape[1])
+        visible = visible[[name for name in visible if name != "texture" or name in items]]  # features tell it
+    else:
+        looks, spread = _standardise(photo_statistics(photos)), STATISTICS_WEIGHT
     popularity = -POPULARITY_EXPONENT * np.log1p(rng.permutation(n_items))
     counts = _activity(cfg.users, cfg.interactions_per_user, cfg.k_core, n_items, rng)
     tastes = {name: _tastes(name, values, cfg.users, rng) for name, values in visible.items()}
-    leanings = rng.normal(0, STATISTICS_WEIGHT, (cfg.users, statistics.shape[1]))
+    leanings = rng.normal(0, spread, (cfg.users, looks.shape[1]))
     codes = {name: visible[name].factorize(sort=True)[0] for name in visible}
     rows = []
     for start in range(0, cfg.users, CHUNK):
         block = slice(start, min(start + CHUNK, cfg.users))
-        appeal = leanings[block] @ statistics.T
+        appeal = leanings[block] @ looks.T
         for name, taste in tastes.items():
             appeal += taste[block][:, codes[name]]
         odds = cfg.taste_strength * appeal + popularity + rng.gumbel(size=appeal.shape)
@@ -41,6 +48,16 @@ def simulate(items, photos, cfg, rng):
         rows += [(user, ranked[user - start, : counts[user]]) for user in range(block.start, block.stop)]
     users = np.concatenate([np.full(len(chosen), user) for user, chosen in rows])
     return pd.DataFrame({"user": users, "item": np.concatenate([chosen for _, chosen in rows])})
+
+
+def through_features(cfg):
+    """Do simulated users see with an extractor?"""
+    return bool(cfg.taste_extractor) and cfg.taste_features > 0
+
+
+def described(cfg):
+    """What simulated feedback is called in tables."""
+    return f"simulated, with tastes for what {cfg.taste_extractor} sees" if through_features(cfg) else "simulated"
 
 
 def attributes(items, photos):

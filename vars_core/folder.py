@@ -14,6 +14,7 @@ from vars_core import photos, runtime
 
 ITEM_COLUMNS = ("item_id", "category")
 INTERACTION_COLUMNS = ("user_id", "item_id")
+ROW = " row"  # number of a row in its file; columns' names are stripped, so none of the file's is called that
 PARTS = ("train", "validation", "test")  # of the optional column `part`, a split that comes with the data
 NOT_IN_AN_ID = re.compile(r'[\\/:*?"<>|\x00-\x1f]')  # an id becomes a file name on any system
 
@@ -54,7 +55,7 @@ def read(source, *, seed=0, max_items=None):
     notes["items_listed"] = listed
     if max_items is not None and len(items) > max_items:
         items, frame = _cap(items, frame, max_items, seed)
-    items = items.drop(columns="row").reset_index(drop=True)
+    items = items.drop(columns=ROW).reset_index(drop=True)
     if items.empty:
         raise CatalogueError(f"{source / 'items.csv'}: no usable item is left{_first(rejected)}")
     return Folder(items, [found[name][0] for name in items["item_id"]], frame, rejected, notes)
@@ -76,7 +77,7 @@ def rejected_table(rows):
 
 
 def _read_csv(path, required):
-    """Read `path` as text columns plus `row`, its row number; encoding, header and shape are checked."""
+    """Read `path` as text columns plus ROW, its row number; encoding, header and shape are checked."""
     if not path.is_file():
         raise CatalogueError(f"{path}: no such file; expected a table with the columns {', '.join(required)}")
     try:
@@ -103,7 +104,7 @@ def _read_csv(path, required):
     except (pd.errors.ParserError, ValueError) as error:
         raise CatalogueError(f"{path}: not a table of {len(header)} columns ({error})") from None
     frame = frame.fillna("").apply(lambda column: column.str.strip())
-    frame["row"] = np.arange(2, len(frame) + 2)
+    frame[ROW] = np.arange(2, len(frame) + 2)
     frame = frame[(frame[header] != "").any(axis=1)]  # blank lines
     if frame.empty:
         raise CatalogueError(f"{path}: no row below the header")
@@ -116,6 +117,9 @@ def _read_csv(path, required):
 def problems(source):
     """Everything that makes the tables of the folder `source` unusable, a line each, for `catalogue check`."""
     source = Path(source)
+    if not source.is_dir():
+        what = "a file, not a folder" if source.exists() else "no such folder"
+        return [f"{source}: {what}; a catalogue is a folder with items.csv and images/ (others' files: convert)"]
     found = []
     for name, columns, look in (
         ("items.csv", ITEM_COLUMNS, _item_id_problems),
@@ -139,7 +143,7 @@ def _raise_first(found):
 
 def _item_id_problems(items):
     first = {}
-    for row, name in zip(items["row"], items["item_id"], strict=True):
+    for row, name in zip(items[ROW], items["item_id"], strict=True):
         where = f"items.csv, row {row}"
         if not name:
             yield f"{where}: item_id is empty; every item needs an id of its own"
@@ -154,19 +158,19 @@ def _item_id_problems(items):
 
 def _interaction_problems(frame):
     for name in INTERACTION_COLUMNS:
-        for row in frame.loc[frame[name] == "", "row"]:
+        for row in frame.loc[frame[name] == "", ROW]:
             yield f"interactions.csv, row {row}: {name} is empty"
     if "timestamp" in frame:
-        for row, value in frame.loc[~np.isfinite(_seconds(frame["timestamp"])), ["row", "timestamp"]].to_numpy():
+        for row, value in frame.loc[~np.isfinite(_seconds(frame["timestamp"])), [ROW, "timestamp"]].to_numpy():
             yield (
                 f"interactions.csv, row {row}: timestamp {value!r}; "
                 f"seconds or ISO dates expected, the same kind in all rows"
             )
     if "part" in frame:
-        for row, value in frame.loc[~frame["part"].isin(PARTS), ["row", "part"]].to_numpy():
+        for row, value in frame.loc[~frame["part"].isin(PARTS), [ROW, "part"]].to_numpy():
             yield f"interactions.csv, row {row}: part {value!r}; {', '.join(PARTS)} expected"
         held = frame[frame["part"] != "train"]
-        for row, user, part in held.loc[held.duplicated(["user_id", "part"]), ["row", "user_id", "part"]].to_numpy():
+        for row, user, part in held.loc[held.duplicated(["user_id", "part"]), [ROW, "user_id", "part"]].to_numpy():
             yield f"interactions.csv, row {row}: a second {part} item of user {user!r}; one per user expected"
 
 
@@ -185,7 +189,7 @@ def _set_aside(items, bad, rejected, file, reason):
     rows = items[bad]
     rejected += [
         (name, f"{file}", f"items.csv, row {row}: {reason}")
-        for name, row in zip(rows["item_id"], rows["row"], strict=True)
+        for name, row in zip(rows["item_id"], rows[ROW], strict=True)
     ]
     return items[~bad]
 
@@ -198,7 +202,7 @@ def _interactions(source, items, set_aside, rejected):
     frame = _read_csv(path, INTERACTION_COLUMNS)
     _raise_first(_interaction_problems(frame))
     unknown = ~frame["item_id"].isin([*items["item_id"], *set_aside])
-    for name, rows in frame[unknown].groupby("item_id", sort=True)["row"]:
+    for name, rows in frame[unknown].groupby("item_id", sort=True)[ROW]:
         reason = f"interactions.csv, row {rows.iloc[0]}: item_id not in items.csv ({len(rows)} interactions)"
         rejected.append((name, "interactions.csv", reason))
     known = frame["item_id"].isin(items["item_id"])

@@ -37,10 +37,21 @@ class Data(Section):
     users: Annotated[int, Field(ge=20)] = 2000
     interactions_per_user: Annotated[int, Field(ge=3)] = 12
     taste_strength: Weight = 1.0
+    taste_extractor: Name | None = None
+    taste_weights: Name | None = None
+    taste_features: Weight = 1.6
     k_core: Count = 5
     cold_share: Share = 0.1
     max_items: Annotated[int, Field(ge=20)] | None = None
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+    @model_validator(mode="after")
+    def _weights_of_something(self):
+        if self.taste_weights and not self.taste_extractor:
+            raise ValueError(
+                f"taste_weights are of taste_extractor, which names no model; got {self.taste_weights!r}"
+            )
+        return self
 
 
 class Recommender(Section):

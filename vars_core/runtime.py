@@ -1,23 +1,35 @@
-"""Device, seeds and progress: what a run needs besides its parameters."""
+"""Device, seeds and progress: what a run needs besides its parameters.
+
+torch is imported where it is used: reading, checking and converting a catalogue need neither it nor its 450 MB.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import os
 import random
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def device() -> torch.device:
     """VARS_DEVICE if set, else cuda when there is one, else cpu. Never a parameter of the study."""
+    import torch
+
     name = os.environ.get("VARS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
 
 
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch, and ask cudnn for deterministic kernels."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - for libraries that still draw from the global state
     torch.manual_seed(seed)
@@ -27,6 +39,8 @@ def seed_everything(seed: int) -> None:
 
 def generator(seed: int, *salt: object) -> torch.Generator:
     """A CPU generator of its own for each purpose: `generator(0, "pgd", 8)`. Same arguments, same numbers."""
+    import torch
+
     return torch.Generator().manual_seed(_stream(seed, salt))
 
 

@@ -137,6 +137,9 @@ def _given(values: dict) -> dict:
             if p.is_file()
         ]
         given["data"] = hashlib.sha256(repr(listing).encode()).hexdigest()
+    tastes = values["data"]["taste_weights"]
+    if tastes and (file := paths.root() / Path(tastes).expanduser()).is_file():  # the stage tells if it's missing
+        given["data"] = given.get("data", "") + _sha256(file)
     if isinstance(values["recommender"]["pretrained"], str):
         given["recommender"] = _sha256(Path(values["recommender"]["pretrained"]))
     return given
