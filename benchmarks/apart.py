@@ -22,9 +22,11 @@ def call(function, *arguments):
     Linux hands the peak memory of a process on to those it starts, so a caller imports nothing large before this.
     Raises RuntimeError with the last lines of what the process said."""
     script = Path(function.__code__.co_filename)
-    places = [str(script.parent), str(paths.root()), os.environ.get("PYTHONPATH", "")]
+    places = [str(paths.root()), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places)), "VARS_QUIET": "1"}
-    task = json.dumps([script.stem, function.__name__, [str(a) if isinstance(a, Path) else a for a in arguments]])
+    task = json.dumps(
+        [f"benchmarks.{script.stem}", function.__name__, [str(a) if isinstance(a, Path) else a for a in arguments]]
+    )
     done = subprocess.run([sys.executable, "-c", _CALL, task], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{script.name}, {function.__name__}:\n" + "\n".join(done.stderr.splitlines()[-20:]))

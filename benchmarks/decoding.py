@@ -1,19 +1,17 @@
 """How decoding once grows: seconds, photos per second and peak memory of the first and the second run.
 
-python benchmarks/decoding.py                        # 1,000, 10,000 and 100,000 photos
-python benchmarks/decoding.py --photos 1000 5000
+python -m benchmarks.decoding                        # 1,000, 10,000 and 100,000 photos
+python -m benchmarks.decoding --photos 1000 5000
 
 The photos: DISTINCT drawings of the synthetic catalogue, saved as JPEG; hard links to them make up the number, so
 that the disk holds them once and reading costs what it costs from a warm cache.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
-import apart
-import results
+from benchmarks import apart, results
 
 DISTINCT = 1000  # JPEG files
 SIDE = 224  # pixels of the files
@@ -81,12 +79,13 @@ def rows(sizes: list[int], folder: Path) -> tuple[list[dict], dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = results.parser("decoding", __doc__)
     parser.add_argument("--photos", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--out", type=Path, help="folder for the results; reports/benchmarks/decoding by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found, about = rows(options.photos, Path(folder))
+    import pandas  # after the measurements: a process starts with its parent's peak memory
+
     made = (
         f"{DISTINCT:,} drawings of {SIDE} px as JPEG of quality {QUALITY[0]} to {QUALITY[1] - 1} "
         f"({about['bytes_per_file'] / 1000:.1f} kB each), hard-linked to the number, decoded to {SIZE} px"
@@ -95,7 +94,7 @@ def main() -> None:
         f"Decoding once: {made}; files in the system's cache. Each run in a process of its own; its peak memory is "
         "ru_maxrss, before (Python, libraries, list of files) and after. The second run reads the index only."
     )
-    print(results.publish(options.out, "decoding", found, caption, photos=made, goal=GOAL))
+    results.write("decoding", pandas.DataFrame(found), {"photos": made, "goal": GOAL}, options.out, caption)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
 """How much memory and time it takes to convert a DVBPR file of several gigabytes.
 
-python benchmarks/dvbpr_memory.py                  # 6 GB, as large as the largest of DVBPR's files
-python benchmarks/dvbpr_memory.py --gigabytes 1
+python -m benchmarks.dvbpr_memory                  # 6 GB, as large as the largest of DVBPR's files
+python -m benchmarks.dvbpr_memory --gigabytes 1
 
 The file is invented, in the form of the original: an object array pickled by Python 2, with as many users and
 reviews per item as DVBPR's paper counts for Amazon Women (98,000 users, 348,000 items, 828,000 reviews), texts of 50
 to 800 letters, and photos that are small drawings padded with random bytes in a comment segment, which JPEG allows.
 """
 
-import argparse
 import io
 import tempfile
 import time
 from pathlib import Path
 
-import apart
-import results
+from benchmarks import apart, results
 
 PHOTO = 17_000  # bytes
 USERS, REVIEWS = 0.281, 2.38  # per item
@@ -27,7 +25,8 @@ DRAWINGS = 64
 def write(path: str, gigabytes: float) -> dict:
     """An invented file of about this length; what is in it."""
     import numpy as np
-    from python2_pickle import Opcodes
+
+    from benchmarks.python2_pickle import Opcodes
 
     rng = np.random.default_rng(0)
     filler = rng.bytes(1 << 24)
@@ -138,19 +137,20 @@ def row(gigabytes: float, folder: Path) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = results.parser("dvbpr_memory", __doc__)
     parser.add_argument("--gigabytes", type=float, default=6.0, help="10^9 bytes; the disk needs twice as much")
-    parser.add_argument("--out", type=Path, help="folder for the results; reports/benchmarks/dvbpr_memory by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = row(options.gigabytes, Path(folder))
-    print(found)
+    import pandas  # after the measurement: a process starts with its parent's peak memory
+
     caption = (
         f"Converting an invented DVBPR file ({PHOTO / 1000:g} kB per photo, Python 2's pickle) to a catalogue "
         "folder, in a process of its own; its peak memory is ru_maxrss, before (Python, libraries) and after; "
         f"the limit is {LIMIT:,} MB."
     )
-    print(results.publish(options.out, "dvbpr_memory", [found], caption, goal=f"peak_mb at most {LIMIT}"))
+    about = {"goal": f"peak_mb at most {LIMIT}"}
+    results.write("dvbpr_memory", pandas.DataFrame([found]), about, options.out, caption)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,13 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 
+from benchmarks import dvbpr_memory
+from benchmarks.python2_pickle import Opcodes
 from vars_core import convert, photos
 
 
-@pytest.fixture
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-
-
-def test_opcodes(benchmarks, tmp_path):
-    from python2_pickle import Opcodes
-
+def test_opcodes(tmp_path):
     value = {n: [{b"a": b"x" * n, b"b": n - 500, b"c": [n / 7, {}]}, []] for n in range(0, 2400, 2)}
     with (tmp_path / "x").open("wb") as file:
         opcodes = Opcodes(file)
@@ -29,9 +23,7 @@ def test_opcodes(benchmarks, tmp_path):
         opcodes.write("text")
 
 
-def test_the_file_and_its_conversion(benchmarks, tmp_path):
-    import dvbpr_memory
-
+def test_the_file_and_its_conversion(tmp_path):
     file, out = tmp_path / "x.npy", tmp_path / "out"
     wrote = dvbpr_memory.write(str(file), 0.002)
     assert 1.8e6 < file.stat().st_size < 2.2e6

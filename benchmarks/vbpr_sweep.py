@@ -1,0 +1,155 @@
+"""Which settings make VBPR worth its name on a real catalogue? Chosen by validation quality alone.
+
+VBPR should order cold items well (that is what photos are for) and lose nothing against BPR-MF on warm ones. Both
+are looked at without the test items: warm quality on the validation items, cold quality on *validation cold items*,
+a seeded tenth of the warm items whose training interactions are taken away. The test cold items play no part; with
+--test the variants named there are trained once more on the whole split and measured on the test items.
+
+    python -m benchmarks.vbpr_sweep --data CATALOGUE --weights squeezenet1_0.safetensors
+    python -m benchmarks.vbpr_sweep --data CATALOGUE --weights FILE --test published chosen
+    python -m benchmarks.vbpr_sweep --quick
+"""
+
+import dataclasses
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from torch.nn import functional
+
+from benchmarks import results, shops
+from vars_core import bpr, ranking, recommenders, runtime
+from vars_core.recommenders import BPRMF, VBPR
+
+BASE = dict(factors=20, visual_factors=20, epochs=60, batch_size=2048, learning_rate=1e-2, l2=0.01)
+WEIGHTS = dict(user=1.0, item=1.0, bias=1.0, taste=1.0, look=recommenders.VISUAL_L2, alone=0.0)
+SHARE = 0.1  # of the warm items, to be validation cold items
+VARIANTS = {
+    "BPR-MF": {"blind": True},
+    "published": {},
+}
+METRICS = ("hr@20", "ndcg@20", "auc", "cold_auc")
+
+
+class Swept(VBPR):
+    """VBPR with a weight for each part of the penalty, and for a loss on the photo's part of the score alone."""
+
+    def __init__(self, **weights):
+        super().__init__()
+        self.weights = WEIGHTS | weights
+
+    def difference(self, users, positives, negatives, features):
+        weight, pair = self.weights, torch.stack([positives, negatives])
+        user, taste = functional.embedding(users, self.user), functional.embedding(users, self.taste)
+        item, bias = functional.embedding(pair, self.item), functional.embedding(pair, self.bias[:, None])[..., 0]
+        seen = self._views(pair, features)
+        gap = seen[0] - seen[1]
+        self.by_photo = (taste * gap[:, :-1]).sum(1) + gap[:, -1]
+        penalty = (
+            weight["user"] * (user**2).sum(1).mean()
+            + weight["item"] * (item**2).sum((0, 2)).mean()
+            + weight["bias"] * (bias**2).sum(0).mean()
+            + weight["taste"] * (taste**2).sum(1).mean()
+            + weight["look"] * (seen**2).sum((0, 2)).mean()
+        )
+        return bias[0] - bias[1] + (user * (item[0] - item[1])).sum(1) + self.by_photo, penalty
+
+    def error(self, users, positives, negatives, features):
+        loss, penalty = super().error(users, positives, negatives, features)
+        if self.weights["alone"]:
+            loss = loss + self.weights["alone"] * bpr.loss(self.by_photo).mean()
+        return loss, penalty
+
+
+Swept.__name__ = VBPR.__name__  # it names the stream of random numbers: with equal weights the two are the same
+
+
+def validation_cold(parts, seed: int):
+    """`parts` with a tenth of the warm items made cold: their interactions leave training and become positives."""
+    rng = runtime.rng(seed, "validation cold items")
+    warm = shops.trained(parts)
+    cold = np.sort(rng.choice(warm, max(2, round(SHARE * len(warm))), replace=False))
+    keep = np.ones(parts.train.shape[1], bool)
+    keep[cold] = False
+    train = sparse.csr_matrix(parts.train.multiply(keep)).astype(bool)
+    train.eliminate_zeros()
+    removed = sparse.csr_matrix(parts.train.multiply(~keep)).astype(bool)
+    removed.eliminate_zeros()
+    validation = np.where(keep[parts.validation], parts.validation, -1)
+    nobody = np.full_like(parts.test, -1)
+    return dataclasses.replace(
+        parts, train=train, validation=validation, test=nobody, cold=cold, cold_positives=removed
+    )
+
+
+def transformed(features: np.ndarray, how: str, items: np.ndarray) -> np.ndarray:
+    """`features` as they are ("as is"), of length √D ("unit"), or their first n principal components ("pca n",
+    or "white n" with variance 1), from the training items `items`."""
+    if how == "as is":
+        return features
+    if how == "unit":
+        return features / np.linalg.norm(features, axis=1, keepdims=True) * np.float32(features.shape[1] ** 0.5)
+    kind, n = how.split()
+    middle = features[items].mean(0)
+    _, spread, axes = np.linalg.svd(features[items] - middle, full_matrices=False)
+    turned = (features - middle) @ axes[: int(n)].T
+    spread = spread[: int(n)] / len(items) ** 0.5
+    return (turned / (spread if kind == "white" else spread.mean())).astype(np.float32)
+
+
+def fitted(variant: dict, parts, features, seed: int):
+    """Train one variant; the recommender and the features that it sees."""
+    change = dict(variant)
+    seen = transformed(features, change.pop("features", "as is"), shops.trained(parts))
+    weights = {name: change.pop(name) for name in WEIGHTS if name in change}
+    blind = change.pop("blind", False)
+    cfg = SimpleNamespace(**BASE | change)
+    return (BPRMF() if blind else Swept(**weights)).fit(parts, seen, cfg, seed), seen
+
+
+def measured(variant: dict, parts, features, seed: int, part: str) -> dict:
+    start = time.perf_counter()
+    model, seen = fitted(variant, parts, features, seed)
+    seconds = time.perf_counter() - start
+    values = ranking.accuracy(model, seen, parts, ks=(20,), part=part)
+    kept = max(model.history, key=lambda h: h.get("validation_auc", 0))["epoch"]
+    return {m: float(np.nanmean(values[m])) for m in METRICS} | {"epoch": kept, "seconds": round(seconds, 1)}
+
+
+def swept(options, variants: dict[str, dict], part: str) -> pd.DataFrame:
+    """One row per variant: means over seeds of its metrics on `part`."""
+    rows = []
+    for seed in options.seeds:
+        whole, features = shops.load(options, seed)
+        parts = validation_cold(whole, seed) if part == "validation" else whole
+        for name, variant in variants.items():
+            change = variant | ({"epochs": 2} if options.quick else {})
+            rows.append({"variant": name, **measured(change, parts, features, seed, part)})
+            print(f"seed {seed}: {rows[-1]}", flush=True)
+    return pd.DataFrame(rows).groupby("variant", sort=False).mean().reset_index()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = results.parser("vbpr_sweep", __doc__)
+    shops.arguments(parser)
+    parser.add_argument("--test", nargs="+", choices=list(VARIANTS), help="measure these variants on the test items")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), help="sweep these variants")
+    options = parser.parse_args(arguments)
+    shops.check(parser, options)
+    part = "test" if options.test else "validation"
+    chosen = options.test or options.only or list(VARIANTS)
+    if options.quick:
+        chosen = chosen[:3]
+    table = swept(options, {name: VARIANTS[name] for name in chosen}, part)
+    about = {"image_size": options.image_size, "seeds": options.seeds, "base": BASE,
+             "variants": {name: VARIANTS[name] for name in chosen}}  # fmt: skip
+    title = f"VBPR by its settings, {options.image_size} px, quality on the {part} items, {len(options.seeds)} seeds"
+    results.write(f"vbpr_sweep/{part}_{options.image_size}px", table, about, options.out, title)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

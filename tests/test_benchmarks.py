@@ -1,0 +1,134 @@
+"""The benchmarks run, and measure what they say; on toy data, in seconds."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import recommenders_cost, shops, vbpr_sweep
+from vars_core import extractor, ranking
+from vars_core.recommenders import VBPR
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return shops.toy(0)
+
+
+def ran(module, tmp_path, *arguments):
+    """Table and run.json of a `--quick` run."""
+    assert module.main(["--quick", "--out", str(tmp_path), *arguments]) == 0
+    files = sorted(tmp_path.rglob("results.csv"))
+    assert len(files) == 1
+    run = json.loads(files[0].with_name("run.json").read_text())
+    assert run["machine"]["cores"] >= 1 and run["packages"]["torch"] and len(run["date"]) == 10
+    text = files[0].with_name("results.md").read_text()
+    table = pd.read_csv(files[0])
+    assert text.count("\n|") == len(table) + 2
+    return table, run
+
+
+def test_comparison_with_cornac(tmp_path):
+    module = pytest.importorskip("benchmarks.recommenders_cornac")
+    table, run = ran(module, tmp_path)
+    assert set(zip(table.recommender, table.side, strict=True)) >= {("vbpr", "ours"), ("vbpr", "cornac")}
+    values = table[["hr@20", "ndcg@20", "auc", "cold_auc"]]
+    assert values.ge(0).all(axis=None) and values.le(1).all(axis=None)
+    by = table[table.seed == "mean"].set_index(["recommender", "side"])
+    gap = by.auc["vbpr", "ours"] - by.auc["vbpr", "cornac"]
+    assert run["ours_minus_cornac"]["vbpr auc"][0] == pytest.approx(gap, abs=1e-4)
+    assert by.cold_auc["bprmf", "ours"] == by.cold_auc["bprmf", "cornac"] == 0.5
+
+
+def test_cornacs_scores_are_those_of_its_tables(toy):
+    side = pytest.importorskip("benchmarks.cornac_side")
+    parts, features = toy
+    items = side.known_items(parts)
+    assert not np.isin(items, parts.cold).any()
+    data = side.dataset(parts, features, items, 0)
+    assert data.csr_matrix.nnz == parts.train.nnz
+    model = side.fit("vbpr", data, {"learning_rate": 0.01, "lambda_w": 0.01}, 1, 0)
+    found = side.scores("vbpr", model, features, items, parts.train.shape)
+    user, known, unknown = 3, items[5], parts.cold[0]
+    look = model.theta_user[user] @ model.emb_matrix.T + model.beta_prime.ravel()
+    base = model.gamma_user[user] @ model.gamma_item[5] + model.beta_item[5]
+    assert found[user, known] == pytest.approx(base + look @ features[known], abs=1e-4)
+    assert found[user, unknown] == pytest.approx(model.beta_item.mean() + look @ features[unknown], abs=1e-4)
+
+
+def test_speed(tmp_path):
+    module = pytest.importorskip("benchmarks.recommenders_speed")
+    table, run = ran(module, tmp_path)
+    assert (table["median"] > 0).all() and (table.least <= table["most"]).all()
+    ours = table[table.side == "ours"]
+    assert (ours["ours is faster by"] == 1).all() and len(ours) == 2
+    for said in run["same_model_two_evaluations"].values():  # both evaluate alike, so their speeds may be compared
+        assert said["ours"] == pytest.approx(said["cornac"], abs=1e-3)
+
+
+def test_cost(tmp_path):
+    table, _ = ran(recommenders_cost, tmp_path)
+    assert set(table.what) == {"training", "full ranking"} and (table.seconds > 0).all()
+    assert (table["peak MB"] >= table["MB at start"]).all()
+    place = tmp_path / "recommenders_cost"
+    assert (place / "cost.svg").stat().st_size > 1000 and (place / "cost.png").stat().st_size > 1000
+
+
+def test_costs_shop_has_ten_distinct_items_and_one_held_out():
+    parts, features = recommenders_cost.shop(200)
+    assert (np.diff(parts.train.indptr) == 10).all() and parts.train.max() == 1
+    assert parts.train.sum() == 2000 and features.shape == (200, 64)
+    assert not parts.train[np.arange(200), parts.test].any()
+
+
+def test_sweep(tmp_path):
+    table, run = ran(vbpr_sweep, tmp_path)
+    assert list(table.variant) == list(run["variants"]) and table.cold_auc[0] == 0.5  # BPR-MF
+
+
+def test_sweeps_default_is_vbpr(toy):
+    parts, features = toy
+    cfg = SimpleNamespace(**vbpr_sweep.BASE | {"epochs": 2})
+    ours, swept = (kind().fit(parts, features, cfg, 0).scores(None, features) for kind in (VBPR, vbpr_sweep.Swept))
+    torch.testing.assert_close(ours, swept, atol=1e-4, rtol=1e-4)
+
+
+def test_validation_cold_items_leave_training(toy):
+    parts, _ = toy
+    inner = vbpr_sweep.validation_cold(parts, 0)
+    assert len(inner.cold) == round(0.1 * len(shops.trained(parts))) and not np.isin(inner.cold, parts.cold).any()
+    assert not inner.train[:, inner.cold].nnz
+    assert (inner.train + inner.cold_positives != parts.train).nnz == 0
+    assert not np.isin(inner.validation, inner.cold).any() and (inner.test == -1).all()
+
+
+def test_transformed_features():
+    features = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32) * np.arange(1, 9)
+    white = vbpr_sweep.transformed(features, "white 3", np.arange(50))[:50]
+    assert np.cov(white.T, bias=True) == pytest.approx(np.eye(3), abs=1e-4)
+    unit = vbpr_sweep.transformed(features, "unit", np.arange(50))
+    assert np.linalg.norm(unit, axis=1) == pytest.approx(8**0.5)
+
+
+def test_features_are_standardised_as_the_extractor_does():
+    photos = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    eye = extractor.Extractor("small_cnn")
+    raw = extractor.extract(eye, photos)
+    eye.freeze_scaler(photos[:9])
+    np.testing.assert_allclose(shops.standardised(raw, np.arange(9)), extractor.extract(eye, photos), atol=1e-3)
+
+
+def test_toy_split_holds_together(toy):
+    parts, features = toy
+    values = ranking.accuracy(VBPR().fit(parts, features, SimpleNamespace(**vbpr_sweep.BASE), 0), features, parts)
+    assert np.nanmean(values["cold_auc"]) > 0.6  # its tastes can be seen
+
+
+def test_missing_data_is_named(capsys):
+    for arguments, says in (([], "--data is needed"), (["--data", "nowhere"], "nowhere: no such folder")):
+        with pytest.raises(SystemExit):
+            vbpr_sweep.main(arguments)
+        assert says in capsys.readouterr().err
