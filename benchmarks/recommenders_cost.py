@@ -68,7 +68,7 @@ def point(what: str, n: int, most_users: int) -> dict:
         "users measured": users,
         "seconds": seconds,
         "peak MB": _peak(),
-        "MB before": before,
+        "MB at start": before,
     }
 
 
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = results.parser("recommenders_cost", __doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="items, and users")
     parser.add_argument("--most-users", type=int, default=5_000, help="users ranked at most (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="one tiny size: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="one tiny size, in this process: does it run at all?")
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)  # one measurement, in the process that it needs
     options = parser.parse_args(arguments)
     if options.point:
@@ -114,6 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
     measured = []
     for what in ("training", "full ranking"):
         for n in [100] if options.quick else options.sizes:
+            if options.quick:
+                measured.append(point(what, n, options.most_users))
+                continue
             command = [sys.executable, "-m", "benchmarks.recommenders_cost", "--point", what, str(n)]
             command += ["--most-users", str(options.most_users)]
             root = Path(__file__).parents[1]

@@ -48,9 +48,7 @@ class Data(Section):
     @model_validator(mode="after")
     def _weights_of_something(self):
         if self.taste_weights and not self.taste_extractor:
-            raise ValueError(
-                f"taste_weights are of taste_extractor, which names no model; got {self.taste_weights!r}"
-            )
+            raise ValueError(f"taste_weights belong to taste_extractor, which is null; got {self.taste_weights!r}")
         return self
 
 
