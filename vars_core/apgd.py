@@ -78,7 +78,7 @@ def _ascend(objective, start, step, low, high, steps, rho, kick) -> torch.Tensor
         better = value > best_value
         best_value = torch.where(better, value, best_value)
         best, best_slope = (torch.where(_wide(better), new, old) for new, old in ((x, best), (slope, best_slope)))
-        if done in reviews and done:
+        if done in reviews:
             stuck = (step == reviewed_step).flatten() & (best_value == reviewed_value)
             halve = (rises < rho * (done - last)) | stuck
             reviewed_value, reviewed_step, last, rises = best_value, step, done, torch.zeros_like(rises)
