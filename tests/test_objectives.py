@@ -251,4 +251,4 @@ def test_items_move_both_ways_in_victims_that_are_not_linear(victim):
                 np.mean([rank(model, users, i, eye(x[[a]]), scores) for a, i in enumerate(items)])
                 for x in (clean, attacked)
             )
-        assert sign * (before - after) > 1
+        assert sign * (before - after) > 0.5  # places
