@@ -66,7 +66,7 @@ def test_changes_are_as_small_as_foolboxs():
 
 def test_out_of_reach_the_best_try_is_given_and_called_a_failure():
     images, objective = interior(), CrossEntropy(network().eval(), torch.arange(4))
-    result = attack(objective, images, threshold=torch.tensor([1e6, 0.0, 1e6, 1e6]), steps=20)
+    result = attack(objective, images, threshold=torch.tensor([20.0, 0.0, 20.0, 20.0]), steps=20)
     assert result.success.tolist() == [False, True, False, False]
     assert torch.equal(result.images[1], images[1])  # was there already: the smallest change is none
     assert (result.value > objective(images) + 0.1)[[0, 2, 3]].all()
@@ -78,6 +78,13 @@ def test_confidence_asks_for_more_than_the_threshold():
     plain, sure = (attack(objective, images, threshold=threshold, confidence=c) for c in (0.0, 2.0))
     assert plain.success.all() and (sure.value >= threshold + 2).all()
     assert (length(sure.images, images) > length(plain.images, images)).all()
+
+
+def test_the_scale_of_the_objective_does_not_matter():
+    images, objective = interior(), Linear(weights())
+    small = Linear(weights() / 2**14)
+    ours = attack(objective, images, threshold=objective(images) + 3)
+    assert torch.equal(ours.images, attack(small, images, threshold=small(images) + 3 / 2**14).images)
 
 
 def test_a_flat_start_is_left_behind():

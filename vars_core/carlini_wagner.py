@@ -19,11 +19,12 @@ def cw_l2(
     confidence: float = 0.0,
     generator: torch.Generator,
 ) -> Result:
-    """Minimise ‖δ‖² + c · relu(τ + `confidence` − J(x + δ)) for images (N, 3, H, W in [0, 1], 8-bit grid).
+    """Minimise ‖δ‖² + c · relu(τ + `confidence` − J(x + δ)) / g for images (N, 3, H, W in [0, 1], 8-bit grid).
 
     τ, `threshold`, is one value or one per image; None takes `objective.enough` (see `objectives.Until`). c starts at
     `constant` and is searched per image: ten times as much until the image is reached, then halving the interval.
     Each of `search_steps` rounds takes `steps` steps of Adam, with `learning_rate` in [0, 1] units.
+    g is what relu(…) is at the start, so that c is in units of ‖δ‖² and no scale of J needs a search of its own.
 
     Where this differs from the paper. There is no tanh: its slope at 0 and 255 is zero, so that a white background
     could not be attacked; δ is clamped to the box after every step instead. J is evaluated on the *rounded* image,
@@ -58,7 +59,7 @@ def _minimise(objective, images, search, kick, steps, learning_rate) -> None:
         search.see(candidate, value)
         flat = slope.abs().amax((1, 2, 3), keepdim=True) == 0
         pull = torch.where((value < search.wanted).view(-1, 1, 1, 1), torch.where(flat, kick, slope), 0)
-        delta.grad = 2 * delta - search.c.view(-1, 1, 1, 1) * pull
+        delta.grad = 2 * delta - (search.c / search.gap).view(-1, 1, 1, 1) * pull
         optimiser.step()
         torch.clamp(images + delta, 0, 1, out=delta).sub_(images)
 
@@ -73,10 +74,13 @@ class _Search:
         self.best, self.best_value = images, torch.full_like(wanted, -torch.inf)
         self.distance = torch.full_like(wanted, torch.inf)  # of the best reached candidate
         self.reached = torch.zeros_like(wanted, dtype=torch.bool)  # in this round
+        self.gap = None  # what was missing at the start
 
     def see(self, candidate, value) -> None:
         far = (candidate - self.images).square().sum((1, 2, 3))
         there = value >= self.wanted
+        if self.gap is None:
+            self.gap = torch.where(there, 1, self.wanted - value)
         self.reached = self.reached | there
         nearer = there & (far < self.distance)
         closest_miss = ~there & self.distance.isinf() & (value > self.best_value)
