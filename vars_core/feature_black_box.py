@@ -92,7 +92,8 @@ def feature_black_box(
     too, and not within ε.
 
     `queries` is `steps` · (`examples` + 1) + 1 per image: a query is one upload, read for all users under control.
-    Raises ValueError for a budget that isn't 1 to 255, or fewer than two examples or a step that regression needs.
+    Where no probe changes an answer, as coarse ranks of a small catalogue may not, nothing is learnt: raise `gamma`.
+    Raises ValueError for a budget that isn't 1 to 255, for fewer than two examples, or for a `gamma` below 1.
     """
     eps = budget(epsilon, images)
     if examples < 2 or gamma < 1:
