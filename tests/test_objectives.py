@@ -1,13 +1,39 @@
 """What attackers want: values by hand, gradients by finite differences, narrowing by rows."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from torch import nn
 from torch.nn import functional as F
 
-from vars_core.objectives import Evade, Promote, Through, hook, untargeted
+from vars_core.attacks import linf, quantise
+from vars_core.dvbpr import DVBPR
+from vars_core.extractor import Extractor
+from vars_core.objectives import (
+    Evade,
+    Promote,
+    Sum,
+    Through,
+    Until,
+    cosine_hook,
+    demote,
+    hook,
+    last_place,
+    promote_in,
+    target_class,
+    untargeted,
+)
 from vars_core.recommenders import VBPR
 from vars_core.runtime import generator
+from vars_core.visual_knn import VisualKNN
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
 
 
 class Values(nn.Module):
@@ -105,3 +131,124 @@ def test_evade_penalises_only_above_threshold_minus_margin():
     assert score in objective.modules and goal.features in objective.modules
     slope = torch.autograd.grad((objective(x := images.requires_grad_(True)) - goal(x)).sum(), x)[0]
     assert slope[:, 0, 0, 0].tolist() == pytest.approx([0, -2, -5])
+
+
+def test_cosine_hook_by_hand():
+    targets = torch.tensor([[0.2, 0.4, 0.6], [0.0, 1.0, 0.0], [0.0, 0.0, -2.0]])
+    goal = cosine_hook(Values(), targets)
+    assert goal(IMAGES).tolist() == pytest.approx([1, 0, -(3**-0.5)], abs=1e-6)
+    slices_agree(goal, IMAGES)
+
+
+def test_target_class_by_hand():
+    goal = target_class(Values(), torch.tensor([2, 0, 1]))  # the pixels are the logits
+    first = 0.6 - torch.tensor([0.2, 0.4, 0.6]).exp().sum().log().item()
+    assert goal(IMAGES).tolist()[0] == pytest.approx(first)
+    assert goal(IMAGES).tolist()[2] == pytest.approx(-np.log(3))
+    slices_agree(goal, IMAGES)
+
+
+def test_sums_are_sums_and_narrow_with_their_parts():
+    extractor, penalty = Values(), torch.tensor([0.0, 1.0, 10.0])
+    a, b = hook(extractor, TARGETS), cosine_hook(extractor, TARGETS)
+    goal = 2.0 * a + b - penalty * target_class(extractor, torch.tensor([0, 1, 2]))
+    expected = 2 * a(IMAGES) + b(IMAGES) - penalty * target_class(extractor, torch.tensor([0, 1, 2]))(IMAGES)
+    torch.testing.assert_close(goal(IMAGES), expected)
+    torch.testing.assert_close((-(a + b) * 3)(IMAGES), -3 * (a(IMAGES) + b(IMAGES)))
+    slices_agree(goal, IMAGES)
+    assert isinstance(goal, Sum) and goal.modules == (extractor,)  # three goals, one extractor
+    slope = torch.autograd.grad((a + a)(x := IMAGES.clone().requires_grad_(True)).sum(), x)[0]
+    alone = torch.autograd.grad(a(x := IMAGES.clone().requires_grad_(True)).sum(), x)[0]
+    torch.testing.assert_close(slope, 2 * alone)
+    with pytest.raises(TypeError):
+        a + 1.0
+    with pytest.raises(TypeError):
+        a * b
+
+
+def test_enough_narrows_with_its_objective():
+    goal = Until(hook(Values(), TARGETS), torch.tensor([0.1, 0.2, 0.3]))
+    slices_agree(goal, IMAGES)
+    assert goal[torch.tensor([2, 0])].enough.tolist() == pytest.approx([0.3, 0.1])
+
+
+def test_demote_is_the_reverse_of_promote(pushed):
+    """Scores and thresholds change sides: what promote gains at margin m, demote gains at −m."""
+    model, items, goal = pushed
+    images = IMAGES.double()
+    scores = model.item_scores(None, items, images.flatten(1))
+    expected = F.logsigmoid(goal.thresholds[:, None] - scores).mean(0)
+    torch.testing.assert_close(demote(goal)(images), expected)
+    torch.testing.assert_close(demote(demote(goal))(images), goal(images))
+    slices_agree(demote(goal), images)
+    one = Promote(goal.features, goal.weights[:1], goal.offsets[:1], goal.thresholds[:1])  # for a single user
+    up, down = (
+        torch.autograd.grad(g(x := images.clone().requires_grad_(True)).sum(), x)[0] for g in (one, demote(one))
+    )
+    assert (up * down <= 0).all() and (up != 0).any()
+
+
+def test_promote_in_a_linear_recommender_is_promote(pushed):
+    model, items, linear = pushed
+    images = IMAGES.flip(0).double()
+    served = torch.randn(7, 3, generator=generator(0, "served")).double()
+    owned = np.zeros((5, 7), bool)
+    owned[0, 2] = owned[3, 5] = True
+    goal = promote_in(Values(), model, np.arange(5), items, served, owned, 2)
+    scores = model.scores(None, served)
+    scores[0, 2] = scores[3, 5] = -torch.inf
+    torch.testing.assert_close(goal.thresholds, scores.sort(1, descending=True).values[:, 1])
+    same = Promote(linear.features, linear.weights, linear.offsets, goal.thresholds)
+    torch.testing.assert_close(goal(images), same(images))
+    torch.testing.assert_close(demote(goal)(images), demote(same)(images))
+    slices_agree(goal, images)
+
+
+def test_last_place_by_hand():
+    scores = torch.tensor([[5.0, 4.0, 3.0, 2.0], [1.0, 2.0, 9.0, 2.0]])
+    owned = torch.tensor([[True, False, False, False], [False, False, True, False]])
+    assert last_place(scores, owned, 2).tolist() == [3, 2]
+
+
+def rank(model, users, item, features, scores):
+    """The item's mean rank over users, with its score replaced."""
+    new = model.item_scores(users, [item], features)
+    others = scores.clone()
+    others[:, item] = -torch.inf
+    return 1 + (others >= new).sum(1).double().mean().item()
+
+
+@pytest.mark.parametrize("victim", ["visualknn", "dvbpr"])
+def test_items_move_both_ways_in_victims_that_are_not_linear(victim):
+    """Visual k-NN is not linear in the features, and DVBPR has a network of its own."""
+    rng = np.random.default_rng(0)
+    noisy = rng.integers(40, 216, (40, 1, 1, 3)) + rng.normal(0, 12, (40, 16, 16, 3))
+    photos = np.clip(noisy, 0, 255).astype(np.uint8)
+    train = sparse.csr_array(rng.random((30, 40)) < 0.15)
+    split = SimpleNamespace(train=train, validation=np.full(30, -1))
+    torch.manual_seed(0)
+    extractor = Extractor("small_cnn").requires_grad_(False)
+    extractor.freeze_scaler(photos)
+    images = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+    if victim == "dvbpr":
+        cfg = SimpleNamespace(visual_factors=4, l2=0.0, learning_rate=0.02, dvbpr_epochs=2)
+        model = DVBPR().fit(split, photos, cfg, 0, extractor=extractor)
+        eye = model.eye
+    else:
+        eye = extractor
+        model = VisualKNN().fit(split, eye(images), SimpleNamespace(neighbours=3))
+    served, users, items = eye(images), np.arange(30), np.array([3, 11, 25])
+    scores = model.scores(None, served)
+    goal = promote_in(eye, model, users, items, served, train.toarray(), 5)
+    clean = images[items]
+    slices_agree(goal, clean)
+    for wanted, sign in ((goal, 1), (demote(goal), -1)):
+        attacked = linf(wanted, clean, 8, steps=10, generator=generator(0, "pgd"))
+        assert torch.equal(attacked, quantise(attacked))
+        with torch.no_grad():
+            assert (wanted(attacked) > wanted(clean)).all()
+            before, after = (
+                np.mean([rank(model, users, i, eye(x[[a]]), scores) for a, i in enumerate(items)])
+                for x in (clean, attacked)
+            )
+        assert sign * (before - after) > 0.5  # places

@@ -2,10 +2,14 @@
 
 An objective maps images (N, 3, H, W) in [0, 1] to one value per image (N,) and is maximised. The engine owns
 budget, steps, restarts and rounding; it never sees a normalised image.
+
+Here are FGSM, PGD, BIM, MIM and the noise control, which give images. The attacks of `apgd`, `carlini_wagner`,
+`square` and `feature_black_box` know more when they end and give a `Result`; `run` makes one of either kind.
 """
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -19,16 +23,70 @@ def quantise(images: torch.Tensor) -> torch.Tensor:
     return images.mul(255).round().clamp(0, 255).div(255)
 
 
-def gradient(objective: Objective, images: torch.Tensor) -> torch.Tensor:
-    """∂ objective / ∂ images (N, 3, H, W). `autograd.grad` leaves no gradient in any parameter."""
+@dataclass(frozen=True)
+class Result:
+    """What an attack ends with, per image: `images` (N, 3, H, W) on the 8-bit grid; `value` (N,) of the objective
+    on those very images, so after rounding; `success` (N,) bool, or None where nothing says what is enough (see
+    `objectives.Until`); `queries` (N,) int64, how often the objective was evaluated on the image."""
+
+    images: torch.Tensor
+    value: torch.Tensor
+    success: torch.Tensor | None
+    queries: torch.Tensor
+
+    @classmethod
+    def join(cls, parts: list["Result"]) -> "Result":
+        columns = ([getattr(part, field.name) for part in parts] for field in fields(cls))
+        return cls(*(None if any(c is None for c in column) else torch.cat(column) for column in columns))
+
+
+class Counted:
+    """An objective that counts its calls: in a batch, how often it was evaluated on each image."""
+
+    def __init__(self, goal: Objective):
+        self.goal, self.calls = goal, 0
+        self.modules = getattr(goal, "modules", ())
+        self.enough = getattr(goal, "enough", None)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.goal(images)
+
+    def __getitem__(self, rows):
+        return self.goal[rows]  # an attack that narrows its objective has queries of its own per image
+
+    def result(self, images: torch.Tensor, value: torch.Tensor) -> Result:
+        success = None if self.enough is None else value >= self.enough
+        queries = torch.full((len(images),), self.calls, dtype=torch.int64, device=images.device)
+        return Result(images, value, success, queries)
+
+
+def _checked(objective: Objective, images: torch.Tensor) -> torch.Tensor:
+    values = objective(images)
+    if values.shape != (len(images),):
+        raise ValueError(
+            f"an objective returns one value per image, shape ({len(images)},); got {tuple(values.shape)}"
+        )
+    return values
+
+
+def evaluate(objective: Objective, images: torch.Tensor) -> torch.Tensor:
+    """The objective's value (N,), without a gradient."""
+    with torch.no_grad():
+        return _checked(objective, images)
+
+
+def value_and_gradient(objective: Objective, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The objective (N,) and ∂ objective / ∂ images (N, 3, H, W), from one evaluation."""
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
-        values = objective(images)
-        if values.shape != (len(images),):
-            raise ValueError(
-                f"an objective returns one value per image, shape ({len(images)},); got {tuple(values.shape)}"
-            )
-        return torch.autograd.grad(values.sum(), images)[0]
+        values = _checked(objective, images)
+        return values.detach(), torch.autograd.grad(values.sum(), images)[0]
+
+
+def gradient(objective: Objective, images: torch.Tensor) -> torch.Tensor:
+    """∂ objective / ∂ images (N, 3, H, W). `autograd.grad` leaves no gradient in any parameter."""
+    return value_and_gradient(objective, images)[1]
 
 
 @contextmanager
@@ -44,11 +102,17 @@ def evaluating(objective: Objective):
             module.training = was
 
 
-def _budget(epsilon, images: torch.Tensor) -> torch.Tensor:
+def budget(epsilon, images: torch.Tensor) -> torch.Tensor:
+    """ε in [0, 1] units, (N, 1, 1, 1), of one number or one per image in 8-bit steps; ValueError if it isn't."""
     eps = torch.as_tensor(epsilon, dtype=images.dtype, device=images.device).expand(len(images))
     if not ((eps >= 1) & (eps <= 255) & (eps == eps.round())).all():  # a fraction would not survive rounding
         raise ValueError(f"epsilon is in whole 8-bit steps, 1 to 255; got {epsilon}")
     return (eps / 255).view(-1, 1, 1, 1)
+
+
+def shared_noise(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One draw from [−1, 1) for all images of a batch, (3, H, W): how one ends can't depend on the others."""
+    return (2 * torch.rand(images.shape[1:], generator=generator) - 1).to(images)
 
 
 def linf(
@@ -65,12 +129,12 @@ def linf(
 ) -> torch.Tensor:
     """Maximise `objective` in the L∞ ball of `epsilon`/255 around `images` (N, 3, H, W in [0, 1], 8-bit grid).
 
-    `epsilon` is one number or one per image; `step` is in 8-bit steps, 2.5 ε / `steps` unless given. Returns
-    8-bit-grid images (N, 3, H, W); with several restarts, the best one of each image. PGD (Madry et al. 2018)
-    as it stands; BIM is `random_start=False`; MIM (Dong et al. 2018) is `momentum=1.0`.
+    `epsilon` is one number or one per image; `step` is in 8-bit steps, one number or (N, 1, 1, 1), 2.5 ε / `steps`
+    unless given. Returns 8-bit-grid images (N, 3, H, W); with several restarts, the best one of each image. PGD
+    (Madry et al. 2018) as it stands; BIM is `random_start=False`; MIM (Dong et al. 2018) is `momentum=1.0`.
     Raises ValueError for a budget outside (0, 255] or an objective without one value per image.
     """
-    eps = _budget(epsilon, images)
+    eps = budget(epsilon, images)
     alpha = 2.5 * eps / steps if step is None else step / 255
     low, high = (images - eps).clamp(min=0), (images + eps).clamp(max=1)
     best, best_value = None, None
@@ -104,7 +168,7 @@ def linf(
 
 def fgsm(objective: Objective, images: torch.Tensor, epsilon) -> torch.Tensor:
     """One signed step of the whole budget (Goodfellow et al. 2015). Returns 8-bit-grid images (N, 3, H, W)."""
-    eps = _budget(epsilon, images)
+    eps = budget(epsilon, images)
     with evaluating(objective):
         return quantise((images + eps * gradient(objective, images).sign()).clamp(0, 1))
 
@@ -112,7 +176,7 @@ def fgsm(objective: Objective, images: torch.Tensor, epsilon) -> torch.Tensor:
 def noise(images: torch.Tensor, epsilon, *, generator: torch.Generator) -> torch.Tensor:
     """The control that every attack needs: uniform noise of the same budget, on the 8-bit grid."""
     start = torch.rand(images.shape, generator=generator).to(images)
-    return quantise((images + (2 * start - 1) * _budget(epsilon, images)).clamp(0, 1))
+    return quantise((images + (2 * start - 1) * budget(epsilon, images)).clamp(0, 1))
 
 
 def in_batches(attack: Callable, objective, images: torch.Tensor, batch: int = 64, label: str = ""):
@@ -122,3 +186,21 @@ def in_batches(attack: Callable, objective, images: torch.Tensor, batch: int = 6
         for rows in progress([slice(i, i + batch) for i in range(0, len(images), batch)], label or "attack")
     ]
     return torch.cat(parts)
+
+
+def run(attack: Callable, objective, images: torch.Tensor, batch: int = 64, label: str = "") -> Result:
+    """`in_batches` for those who want a `Result`: `attack(objective, images)` may give images or a `Result`.
+
+    `linf` and `fgsm` give images, because that is all their many callers need; here they are made a `Result` with one
+    more evaluation of each image, which isn't among its `queries`."""
+
+    def one(goal, rows):
+        counted = Counted(goal)
+        found = attack(counted, rows)
+        if isinstance(found, Result):
+            return found
+        with evaluating(goal):
+            return counted.result(found, evaluate(goal, found))
+
+    steps = progress([slice(i, i + batch) for i in range(0, len(images), batch)], label or "attack")
+    return Result.join([one(objective[rows], images[rows]) for rows in steps])
