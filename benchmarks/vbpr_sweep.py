@@ -25,7 +25,7 @@ from vars_core import bpr, ranking, recommenders, runtime
 from vars_core.recommenders import BPRMF, VBPR
 
 BASE = dict(factors=20, visual_factors=20, epochs=60, batch_size=2048, learning_rate=1e-2, l2=0.01)
-WEIGHTS = dict(user=1.0, item=1.0, bias=1.0, taste=1.0, look=recommenders.VISUAL_L2, alone=0.0)
+WEIGHTS = dict(user=1.0, item=1.0, bias=1.0, taste=1.0, look=recommenders.VISUAL_L2, matrix=0.0, alone=0.0)
 SHARE = 0.1  # of the warm items, to be validation cold items
 VARIANTS = {
     "BPR-MF": {"blind": True},
@@ -54,6 +54,7 @@ class Swept(VBPR):
             + weight["bias"] * (bias**2).sum(0).mean()
             + weight["taste"] * (taste**2).sum(1).mean()
             + weight["look"] * (seen**2).sum((0, 2)).mean()
+            + weight["matrix"] * ((self.projection**2).sum() + (self.visual_bias**2).sum())
         )
         return bias[0] - bias[1] + (user * (item[0] - item[1])).sum(1) + self.by_photo, penalty
 
