@@ -23,7 +23,7 @@ from cornac.eval_methods.base_method import ranking_eval
 from cornac.metrics import AUC, NDCG, HitRatio
 
 from benchmarks import cornac_side, results, shops
-from benchmarks.recommenders_cornac import CORNAC, OURS
+from benchmarks.recommenders_cornac import OURS, best_settings
 from vars_core import ranking
 from vars_core.recommenders import VBPR
 
@@ -45,17 +45,17 @@ def _seconds(job: Callable) -> float:
     return time.perf_counter() - start
 
 
-def training(parts, features, cfg, seed: int, repeat: int) -> pd.DataFrame:
+def training(parts, features, cfg, settings, seed: int, repeat: int) -> pd.DataFrame:
     """Interactions per second of every way to train."""
     blind = dataclasses.replace(parts, validation=np.full_like(parts.validation, -1))
     short = SimpleNamespace(**vars(cfg) | {"epochs": EPOCHS["ours"]})
     items = cornac_side.known_items(parts)
-    seen = cornac_side.scaled(features, CORNAC["vbpr"])
+    seen = cornac_side.scaled(features, settings)
     data = cornac_side.dataset(parts, seen, items, seed)
     _ = data.dok_matrix  # cornac makes it in the first epoch
 
     def theirs(batch: int):
-        cornac_side.fit("vbpr", data, CORNAC["vbpr"] | {"batch_size": batch}, EPOCHS["cornac"], seed)
+        cornac_side.fit("vbpr", data, settings | {"batch_size": batch}, EPOCHS["cornac"], seed)
 
     n = parts.train.nnz
     jobs = {
@@ -68,13 +68,13 @@ def training(parts, features, cfg, seed: int, repeat: int) -> pd.DataFrame:
     return alternating(jobs, repeat)
 
 
-def full_ranking(parts, features, cfg, seed: int, repeat: int) -> tuple[pd.DataFrame, dict]:
+def full_ranking(parts, features, cfg, settings, seed: int, repeat: int) -> tuple[pd.DataFrame, dict]:
     """Users per second of both evaluations; and what each says of cornac's model, which should be the same."""
     model = VBPR().fit(parts, features, SimpleNamespace(**vars(cfg) | {"epochs": 2}), seed)
     items = cornac_side.known_items(parts, cold_too=True)
-    seen = cornac_side.scaled(features, CORNAC["vbpr"])
+    seen = cornac_side.scaled(features, settings)
     data = cornac_side.dataset(parts, seen, items, seed)
-    theirs = cornac_side.fit("vbpr", data, CORNAC["vbpr"], 1, seed)
+    theirs = cornac_side.fit("vbpr", data, settings, 1, seed)
     users = np.flatnonzero(parts.test >= 0)
     held_out = [(user, item, 1.0) for user, item in zip(users.tolist(), parts.test[users].tolist(), strict=True)]
     test = Dataset.build(held_out, global_uid_map=data.uid_map, global_iid_map=data.iid_map)
@@ -110,8 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     shops.check(parser, options)
     repeat, seed = 1 if options.quick else options.repeat, options.seeds[0]
     parts, features = shops.load(options, seed)
-    speeds = training(parts, features, OURS, seed, repeat)
-    ranked, agreement = full_ranking(parts, features, OURS, seed, repeat)
+    settings = best_settings(options)["vbpr"]
+    speeds = training(parts, features, OURS, settings, seed, repeat)
+    ranked, agreement = full_ranking(parts, features, OURS, settings, seed, repeat)
     table = pd.DataFrame(rows(speeds, "training", "interactions/s") + rows(ranked, "full ranking", "users/s"))
     users, items = parts.train.shape
     about = {"users": users, "items": items, "interactions": int(parts.train.nnz), "dimensions": features.shape[1],

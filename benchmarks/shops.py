@@ -36,8 +36,14 @@ def load(options: argparse.Namespace, seed: int) -> tuple[split.Split, np.ndarra
     """The split of `seed`, and features float32 (I, D), standardised on its training items."""
     if options.quick:
         return toy(seed)
-    cache = options.cache or paths.scratch() / "benchmarks"
-    return real(options.data, options.weights, options.image_size, seed, cache)
+    return real(options.data, options.weights, options.image_size, seed, cache(options))
+
+
+def cache(options: argparse.Namespace) -> Path:
+    """The folder for what takes long and is made once."""
+    place = options.cache or paths.scratch() / "benchmarks"
+    place.mkdir(parents=True, exist_ok=True)
+    return place
 
 
 def real(data: Path, weights: Path, size: int, seed: int, cache: Path) -> tuple[split.Split, np.ndarray]:

@@ -6,12 +6,15 @@ a seeded tenth of the warm items whose training interactions are taken away. The
 --test the variants named there are trained once more on the whole split and measured on the test items.
 
     python -m benchmarks.vbpr_sweep --data CATALOGUE --weights squeezenet1_0.safetensors
-    python -m benchmarks.vbpr_sweep --data CATALOGUE --weights FILE --test published chosen
+    python -m benchmarks.vbpr_sweep --data CATALOGUE --weights FILE --test default "look 0.1"
     python -m benchmarks.vbpr_sweep --quick
 """
 
 import dataclasses
+import functools
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,11 +28,29 @@ from vars_core import bpr, ranking, recommenders, runtime
 from vars_core.recommenders import BPRMF, VBPR
 
 BASE = dict(factors=20, visual_factors=20, epochs=60, batch_size=2048, learning_rate=1e-2, l2=0.01)
-WEIGHTS = dict(user=1.0, item=1.0, bias=1.0, taste=1.0, look=recommenders.VISUAL_L2, alone=0.0)
+WEIGHTS = dict(user=1.0, item=1.0, bias=1.0, taste=1.0, look=recommenders.VISUAL_L2, matrix=0.0, alone=0.0)
 SHARE = 0.1  # of the warm items, to be validation cold items
-VARIANTS = {
+VARIANTS = {  # what differs from BASE and WEIGHTS
     "BPR-MF": {"blind": True},
-    "published": {},
+    "BPR-MF, l2 0.005": {"blind": True, "l2": 0.005},
+    "BPR-MF, l2 0.003": {"blind": True, "l2": 0.003},
+    "default": {},
+    "l2 0.005": {"l2": 0.005},
+    "l2 0.02": {"l2": 0.02},
+    "learning rate 0.003": {"learning_rate": 3e-3},
+    "10 visual factors": {"visual_factors": 10},
+    "item × 3": {"item": 3.0},
+    "look 0.1": {"look": 0.1},
+    "look 1": {"look": 1.0},
+    "E 0.01 instead of look": {"look": 0.0, "matrix": 0.01},
+    "E 0.03 instead of look": {"look": 0.0, "matrix": 0.03},
+    "E 0.1 instead of look": {"look": 0.0, "matrix": 0.1},
+    "E 0.3 instead of look": {"look": 0.0, "matrix": 0.3},
+    "E 0.03, look 0.1": {"look": 0.1, "matrix": 0.03},
+    "photo alone 0.3": {"alone": 0.3},
+    "64 components": {"features": "pca 64"},
+    "64 components, look 0.1": {"features": "pca 64", "look": 0.1},
+    "64 whitened components": {"features": "white 64"},
 }
 METRICS = ("hr@20", "ndcg@20", "auc", "cold_auc")
 
@@ -54,6 +75,7 @@ class Swept(VBPR):
             + weight["bias"] * (bias**2).sum(0).mean()
             + weight["taste"] * (taste**2).sum(1).mean()
             + weight["look"] * (seen**2).sum((0, 2)).mean()
+            + weight["matrix"] * ((self.projection**2).sum() + (self.visual_bias**2).sum())
         )
         return bias[0] - bias[1] + (user * (item[0] - item[1])).sum(1) + self.by_photo, penalty
 
@@ -121,15 +143,25 @@ def measured(variant: dict, parts, features, seed: int, part: str) -> dict:
 
 def swept(options, variants: dict[str, dict], part: str) -> pd.DataFrame:
     """One row per variant: means over seeds of its metrics on `part`."""
-    rows = []
-    for seed in options.seeds:
-        whole, features = shops.load(options, seed)
-        parts = validation_cold(whole, seed) if part == "validation" else whole
-        for name, variant in variants.items():
-            change = variant | ({"epochs": 2} if options.quick else {})
-            rows.append({"variant": name, **measured(change, parts, features, seed, part)})
-            print(f"seed {seed}: {rows[-1]}", flush=True)
+    job = functools.partial(_one_seed, options, variants, part)
+    if options.quick:
+        rows = job(options.seeds[0])
+    else:
+        shops.load(options, options.seeds[0])  # features are extracted once
+        with ProcessPoolExecutor(2, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            rows = [row for found in pool.map(job, options.seeds) for row in found]
     return pd.DataFrame(rows).groupby("variant", sort=False).mean().reset_index()
+
+
+def _one_seed(options, variants: dict[str, dict], part: str, seed: int) -> list[dict]:
+    whole, features = shops.load(options, seed)
+    parts = validation_cold(whole, seed) if part == "validation" else whole
+    rows = []
+    for name, variant in variants.items():
+        change = variant | ({"epochs": 2} if options.quick else {})
+        rows.append({"variant": name, **measured(change, parts, features, seed, part)})
+        print(f"seed {seed}: {rows[-1]}", flush=True)
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     part = "test" if options.test else "validation"
     chosen = options.test or options.only or list(VARIANTS)
     if options.quick:
-        chosen = chosen[:3]
+        chosen = ["BPR-MF", "default", "photo alone 0.3"]
     table = swept(options, {name: VARIANTS[name] for name in chosen}, part)
     about = {"image_size": options.image_size, "seeds": options.seeds, "base": BASE,
              "variants": {name: VARIANTS[name] for name in chosen}}  # fmt: skip
