@@ -8,12 +8,14 @@ import torch
 from scipy import sparse
 from test_recommenders import CFG, QUICK, Split, planted
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vars_core import bpr, ranking
 from vars_core.amr import AMR
 from vars_core.dvbpr import DVBPR, Eye
 from vars_core.extractor import Extractor, extract, to_images
 from vars_core.recommenders import VBPR
+from vars_core.victims import fit
 from vars_core.visual_knn import VisualKNN
 
 
@@ -213,3 +215,26 @@ def test_dvbpr_wants_the_photos(gallery):
     split, photos, extractor = gallery
     with pytest.raises(ValueError, match="the 60 items' photos"):
         DVBPR().fit(split, photos[:3], QUICK, seed=0, extractor=extractor)
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that run within."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["bprmf", "vbpr", "amr", "dvbpr"])
+def test_training_sums_nothing_in_any_order(name, gallery):
+    """index_put with accumulation, the gradient of indexing, differs from run to run on several threads."""
+    split, photos, extractor = gallery
+    features = extract(extractor, photos)
+    with Operations() as operations:
+        fit(name, split, features, photos, extractor, QUICK, 0)
+    assert "embedding_dense_backward.default" in operations.seen
+    assert not {operation for operation in operations.seen if operation.startswith("_index_put_impl")}

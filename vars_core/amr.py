@@ -1,6 +1,7 @@
 """AMR: VBPR trained against the worst small change of the features (Tang et al., TKDE 2020)."""
 
 import torch
+from torch.nn import functional
 
 from vars_core import bpr
 from vars_core.recommenders import VBPR
@@ -27,7 +28,8 @@ class AMR(VBPR):
     def sensitivity(self, users) -> torch.Tensor:
         """‖w_u‖ · √D (B,): how much the score of `users` can change per unit of ‖Δ‖ / √D."""
         look = torch.cat([self.projection, self.visual_bias[:, None]], dim=1)
-        taste = torch.cat([self.taste[users], self.taste.new_ones(len(users), 1)], dim=1)
+        # embedding, not indexing: the gradient of indexing is summed in any order, and no two trainings would agree
+        taste = torch.cat([functional.embedding(users, self.taste), self.taste.new_ones(len(users), 1)], dim=1)
         squared = ((taste @ (look.T @ look)) * taste).sum(1)  # ‖E θ_u + β′‖² through the small Gram matrix
         return (squared + 1e-12).sqrt()
 

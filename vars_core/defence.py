@@ -17,8 +17,8 @@ from vars_core.calibration import conformal_threshold
 from vars_core.detectors import Detector, Score, detector_loss, labelled_batch, scores
 from vars_core.extractor import Extractor, to_images, to_photos
 from vars_core.filters import ConvDenoiser, GlobalViT
-from vars_core.perturbations import Perturber, mixed_precision
-from vars_core.runtime import device, progress
+from vars_core.perturbations import Perturber
+from vars_core.runtime import device, mixed_precision, progress
 from vars_core.training import CLEAN_SHARE, FilterLoss, features_of, next_batch
 
 FILTERS = {"GlobalViT": GlobalViT, "ConvDenoiser": ConvDenoiser}

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from vars_core.extractor import to_images
 from vars_core.filters import BitDepth, Median
-from vars_core.perturbations import Perturber, mixed_precision
-from vars_core.runtime import device, progress
+from vars_core.perturbations import Perturber
+from vars_core.runtime import device, mixed_precision, progress
 from vars_core.training import features_of, next_batch
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import nn
+from torch.nn import functional
 
 from vars_core import bpr, early_stopping, runtime
 from vars_core.extractor import Extractor, extract, to_images
-from vars_core.perturbations import mixed_precision
 from vars_core.recommenders import Recommender, checked
 
 GROUP = 128  # items per step
@@ -93,11 +93,12 @@ class DVBPR(Recommender):
         if not len(users):
             return np.nan
         images = to_images(photos[items]).contiguous(memory_format=torch.channels_last)
-        with mixed_precision(images):
+        with runtime.mixed_precision(images):
             looks = self.eye(images)
         place = torch.from_numpy(np.stack([positives, negatives])).to(looks.device)
-        seen = looks.float()[place]
-        taste = self.taste[torch.from_numpy(users).to(looks.device)]
+        # embedding, not indexing: the gradient of indexing is summed in any order, and no two trainings would agree
+        seen = functional.embedding(place, looks.float())
+        taste = functional.embedding(torch.from_numpy(users).to(looks.device), self.taste)
         error = bpr.loss((taste * (seen[0] - seen[1])).sum(1)).mean()
         penalty = (taste**2).sum(1).mean() + (seen**2).sum(-1).mean()
         optimiser.zero_grad(set_to_none=True)

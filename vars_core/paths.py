@@ -12,7 +12,8 @@ from pathlib import Path
 
 WRITER = {
     "data/prepared": "01_data",
-    "models/recommender": "02_recommender",
+    "models/recommender": "02_recommender",  # VBPR and what it sees: what later notebooks attack
+    "models/victims": "02_recommender",  # the others
     "data/attacked": "03_attacks",
     "models/filter": "04_reconstruction",
     "models/defence": "05_detection",

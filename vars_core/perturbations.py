@@ -12,11 +12,7 @@ from torch.nn import functional as F
 from vars_core.attacks import fgsm, linf, noise, quantise
 from vars_core.filters import JPEG
 from vars_core.objectives import Approach
-
-
-def mixed_precision(images: torch.Tensor):
-    """bf16 autocast, for training only: on CPUs with bf16 it doubles the extractor's throughput."""
-    return torch.autocast(images.device.type, torch.bfloat16)
+from vars_core.runtime import mixed_precision
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

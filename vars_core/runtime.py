@@ -49,6 +49,13 @@ def rng(seed: int, *salt: object) -> np.random.Generator:
     return np.random.default_rng(_stream(seed, salt))
 
 
+def mixed_precision(images: torch.Tensor):
+    """bf16 autocast, for training only: on CPUs with bf16 it doubles the extractor's throughput."""
+    import torch
+
+    return torch.autocast(images.device.type, torch.bfloat16)
+
+
 def progress(iterable: Iterable, desc: str, total: int | None = None) -> Iterator:
     """A bar in JupyterLab and in a terminal; in a stage's log one plain line per quarter."""
     if not os.environ.get("VARS_QUIET"):

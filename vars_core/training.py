@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from vars_core.extractor import to_images
-from vars_core.perturbations import Perturber, augment, mixed_precision
-from vars_core.runtime import device, progress
+from vars_core.perturbations import Perturber, augment
+from vars_core.runtime import device, mixed_precision, progress
 
 CLEAN_SHARE = 1 / 8  # of what a filter learns from: photos that it should leave alone
 
