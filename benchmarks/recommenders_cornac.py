@@ -29,8 +29,8 @@ from vars_core import ranking, stats
 from vars_core.recommenders import BPRMF, VBPR
 
 OURS = SimpleNamespace(
-    factors=20, visual_factors=20, epochs=60, batch_size=2048, learning_rate=1e-2, l2=0.01
-)  # profiles/laptop.yaml, with the l2 of users with a hundred interactions
+    factors=20, visual_factors=20, epochs=200, batch_size=2048, learning_rate=3e-3, l2=0.01, visual_l2=0.1
+)  # profiles/laptop.yaml, with the rate and penalties that vbpr_sweep found for users with a hundred interactions
 CORNAC = {
     "bprmf": {"learning_rate": 0.05, "lambda_reg": 0.01, "epochs": 100},
     "vbpr": {"learning_rate": 0.005, "lambda_w": 0.01, "scale": "standard", "epochs": 20},

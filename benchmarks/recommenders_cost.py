@@ -27,7 +27,9 @@ from vars_core import paths, ranking, runtime, split
 from vars_core.recommenders import VBPR
 
 DIMENSIONS, PER_USER = 64, 10
-CFG = SimpleNamespace(factors=20, visual_factors=20, batch_size=2048, learning_rate=1e-2, l2=0.03, epochs=3)
+CFG = SimpleNamespace(
+    factors=20, visual_factors=20, batch_size=2048, learning_rate=1e-2, l2=0.03, visual_l2=0.3, epochs=3
+)
 
 
 def shop(n: int) -> tuple[split.Split, np.ndarray]:

@@ -24,11 +24,11 @@ from scipy import sparse
 from torch.nn import functional
 
 from benchmarks import results, shops
-from vars_core import bpr, ranking, recommenders, runtime
+from vars_core import bpr, ranking, runtime
 from vars_core.recommenders import BPRMF, VBPR
 
-BASE = dict(factors=20, visual_factors=20, epochs=60, batch_size=2048, learning_rate=1e-2, l2=0.01)
-WEIGHTS = dict(user=1.0, item=1.0, bias=1.0, taste=1.0, look=recommenders.VISUAL_L2, matrix=0.0, alone=0.0)
+BASE = dict(factors=20, visual_factors=20, epochs=60, batch_size=2048, learning_rate=1e-2, l2=0.01, visual_l2=0.3)
+WEIGHTS = dict(user=1.0, item=1.0, bias=1.0, taste=1.0, look=0.3, matrix=0.0, alone=0.0)
 SHARE = 0.1  # of the warm items, to be validation cold items
 VARIANTS = {  # what differs from BASE and WEIGHTS
     "BPR-MF": {"blind": True},
@@ -38,6 +38,13 @@ VARIANTS = {  # what differs from BASE and WEIGHTS
     "l2 0.005": {"l2": 0.005},
     "l2 0.02": {"l2": 0.02},
     "learning rate 0.003": {"learning_rate": 3e-3},
+    "learning rate 0.003, 200 epochs": {"learning_rate": 3e-3, "epochs": 200},
+    "learning rate 0.003, 200 epochs, look 0.1": {"learning_rate": 3e-3, "epochs": 200, "look": 0.1},
+    "learning rate 0.003, 200 epochs, look 0.2": {"learning_rate": 3e-3, "epochs": 200, "look": 0.2},
+    "learning rate 0.003, 200 epochs, photo alone 0.1": {"learning_rate": 3e-3, "epochs": 200, "alone": 0.1},
+    "learning rate 0.003, 200 epochs, l2 0.02": {"learning_rate": 3e-3, "epochs": 200, "l2": 0.02},
+    "learning rate 0.005, 120 epochs": {"learning_rate": 5e-3, "epochs": 120},
+    "BPR-MF, learning rate 0.003, 200 epochs": {"blind": True, "learning_rate": 3e-3, "epochs": 200},
     "10 visual factors": {"visual_factors": 10},
     "item × 3": {"item": 3.0},
     "look 0.1": {"look": 0.1},

@@ -14,7 +14,7 @@ from vars_core.recommenders import BPRMF, VBPR, Popularity
 from vars_core.victims import BY_FEATURES
 
 CFG = SimpleNamespace(factors=8, visual_factors=8, epochs=30, batch_size=512, learning_rate=1e-2, l2=3e-2,
-                      amr_epsilon=0.3, amr_weight=1.0, neighbours=3, dvbpr_epochs=60)  # fmt: skip
+                      visual_l2=0.3, amr_epsilon=0.3, amr_weight=1.0, neighbours=3, dvbpr_epochs=60)  # fmt: skip
 
 QUICK = SimpleNamespace(**{**vars(CFG), "epochs": 2, "dvbpr_epochs": 4})
 

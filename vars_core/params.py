@@ -64,6 +64,7 @@ class Recommender(Section):
     batch_size: Count = 2048
     learning_rate: Positive = 1e-2
     l2: Weight = 0.03
+    visual_l2: Weight = 0.3
     amr_epsilon: Weight = 0.1
     amr_weight: Weight = 1.0
     dvbpr_epochs: Count = 30

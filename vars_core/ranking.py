@@ -22,7 +22,8 @@ def _tensor(values, name: str) -> torch.Tensor:
     tensor = torch.as_tensor(values).detach()
     if not tensor.is_floating_point():
         tensor = tensor.double()
-    if not torch.isfinite(tensor).all():
+    least, most = tensor.aminmax() if tensor.numel() else (tensor.sum(),) * 2  # one pass; both are NaN if any is
+    if not torch.isfinite(least + most):
         bad = tuple(int(v) for v in (~torch.isfinite(tensor)).nonzero()[0])
         raise ValueError(f"{name} hold NaN or infinite values, first at {bad}")
     return tensor
@@ -131,16 +132,15 @@ def cold_auc(scores, cold, cold_positives) -> np.ndarray:
     if not len(rows):
         return out
     block = _tensor(torch.as_tensor(scores)[:, torch.from_numpy(cold)], "scores")
-    negative = torch.ones(block.shape, dtype=torch.bool, device=block.device)
-    negative[rows, columns] = False
-    below = torch.empty(len(rows), dtype=torch.float64, device=block.device)
-    for part in _blocks(len(rows), len(cold)):
-        r, c = rows[part], columns[part]
-        own, others, count = block[r, c][:, None], block[r], negative[r]
-        lower, equal = ((others < own) & count).sum(1), ((others == own) & count).sum(1)
-        below[part] = lower.double() + equal.double() / 2
+    own, mine = block[rows, columns], torch.full(block.shape, torch.inf, dtype=block.dtype, device=block.device)
+    mine[rows, columns] = own
+    others = block.index_put((rows, columns), own.new_tensor(torch.inf)).sort(dim=1).values  # positives past the end
+    lower = torch.searchsorted(others, mine)[rows, columns]
+    equal = torch.searchsorted(others, mine, right=True)[rows, columns] - lower
+    below = lower.double() + equal.double() / 2
     total = torch.zeros(len(block), dtype=torch.float64, device=block.device).index_add(0, rows, below)
-    pairs = torch.bincount(rows, minlength=len(block)) * negative.sum(1)
+    n_own = torch.bincount(rows, minlength=len(block))
+    pairs = n_own * (len(cold) - n_own)
     some = (pairs > 0).cpu().numpy()
     out[some] = (total[pairs > 0] / pairs[pairs > 0]).cpu().numpy()
     return out

@@ -15,12 +15,16 @@ ABSENT = "–"
 BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
 
 PROMOTE = "promote:pgd@8"
+VICTIMS = {"bprmf": "BPR-MF", "visualknn": "visual k-NN", "vbpr": "VBPR", "amr": "AMR", "dvbpr": "DVBPR"}
 HEADLINES = [  # row title, metrics file, keys
     ("users", "01_data", ["users"]),
     ("items", "01_data", ["items"]),
-    ("VBPR, HR@20", "02_recommender", ["vbpr", "hr@20"]),
-    ("VBPR, cold AUC", "02_recommender", ["vbpr", "cold_auc"]),
-    ("BPR-MF, cold AUC", "02_recommender", ["bprmf", "cold_auc"]),
+    *(
+        (f"{title}, {metric.upper()}", "02_recommender", [name, metric])
+        for metric in ("hr@20", "auc")
+        for name, title in VICTIMS.items()
+    ),
+    *((f"{title}, cold AUC", "02_recommender", [name, "cold_auc"]) for name, title in VICTIMS.items()),
     ("exposure@20, no attack", "03_attacks", ["exposure@20", "none"]),
     ("exposure@20, PGD to a hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
     ("exposure@20, PGD promoting, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),

@@ -30,9 +30,6 @@ from vars_core import bpr, paths, runtime
 from vars_core.checkpoint import Checkpoint
 
 INITIAL_STD = 0.1  # of factors and projections
-# E f_i and β′ · f_i are penalised, as γ_i and β_i are, not E and β′: that would depend on D and its scale.
-# More lightly, since all items share E; 0.3 was best of 0.03, 0.1, 0.3, 1 in validation AUC.
-VISUAL_L2 = 0.3
 
 
 def checked(features, n_items: int | None = None) -> torch.Tensor:
@@ -221,7 +218,12 @@ class VBPR(BPRMF):
     Inside, f_i is divided by √D, so that its length is about 1 whatever the extractor and one learning rate
     fits all tables; `visual_matrix` gives the rows w_u = (θ_u E + β′) / √D that hold for f_i itself:
     s(u, i) = β_i + γ_u · γ_i + w_u · f_i.
+
+    E f_i and β′ · f_i are penalised, as γ_i and β_i are, not E and β′: that would depend on D and its scale.
+    All items share E, so `visual_l2` makes that part of the penalty lighter.
     """
+
+    visual_l2: float
 
     def _build(self, generator=None, **sizes):
         super()._build(generator, **sizes)
@@ -242,6 +244,10 @@ class VBPR(BPRMF):
         self._zero_unknown(train)
         with torch.no_grad():
             self.taste[torch.from_numpy(np.diff(train.indptr) == 0)] = 0
+
+    def _train(self, train, split, features, cfg, *where):
+        self.visual_l2 = cfg.visual_l2
+        return super()._train(train, split, features, cfg, *where)
 
     def _features(self, features, n_items):
         if features is None:
@@ -264,7 +270,7 @@ class VBPR(BPRMF):
         gap = seen - other
         difference = difference + (taste * gap[:, :-1]).sum(1) + gap[:, -1]
         look = (seen**2 + other**2).sum(-1).mean()
-        return difference, penalty + (taste**2).sum(1).mean() + VISUAL_L2 * look
+        return difference, penalty + (taste**2).sum(1).mean() + self.visual_l2 * look
 
     def _views(self, items, features) -> torch.Tensor:
         """(E f_i, β′ · f_i) of `items` (2, B): (2, B, factors + 1)."""
