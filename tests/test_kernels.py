@@ -94,3 +94,14 @@ def test_kernels_can_be_killed_and_the_zygote_stays(zygote):
     assert child.returncode == 0 and child.wait() == 0
     child.send_signal(signal.SIGKILL)  # of a process that is gone: nothing
     assert zygote._process.poll() is None
+
+
+@linux
+def test_a_study_that_ends_early_leaves_no_kernel_behind(zygote, tmp_path):
+    pid = zygote.ask(arguments=["-f", str(tmp_path / "c.json")], environment=dict(os.environ), folder="/")
+    assert kernels._Child(zygote, pid).poll() is None and alive(pid)  # it waits for somebody to connect
+    zygote.close()  # what the end of our process does to its stdin
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pid)

@@ -138,19 +138,27 @@ class _Child:
 
 
 def serve(modules: Iterable[str]) -> None:
-    """The zygote's side: import, then fork a kernel or tell of one for every line of stdin, until it ends."""
+    """The zygote's side: import, then fork a kernel or tell of one for every line of stdin, until it ends.
+
+    It ends with the study, also with one that was killed: kernels that still run then would compute for nobody."""
     for name in modules:
         importlib.import_module(name)
+    running = set()
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
             answer = _exit_code(request["poll"])
+            if answer is not None:
+                running.discard(request["poll"])
         else:
             answer = os.fork()
             if answer == 0:
                 _kernel(**request)
                 return
+            running.add(answer)
         print(json.dumps(answer), flush=True)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)  # ours until we wait for it, so the number is nobody else's
 
 
 def _exit_code(pid: int) -> int | None:
