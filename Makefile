@@ -44,8 +44,8 @@ test: env  ## every test
 	$(PY) -m pytest
 
 peers: env  ## parity with ART's and torchattacks' attacks, installed apart, in scratch/peers
-	@set -euo pipefail; if uv --version >/dev/null 2>&1; then uv=uv; else uv=$(BIN)/uv; fi; \
-	$$uv pip install --quiet --python $(PY) --no-deps --target scratch/peers $(PEERS)
+	@mkdir -p scratch
+	uv pip install --quiet --python $(PY) --no-deps --target scratch/peers $(PEERS)
 	@PYTHONPATH=scratch/peers $(PY) -c 'import art, torchattacks'  # else the tests would be skipped
 	PYTHONPATH=scratch/peers $(PY) -m pytest -n 0 -rs tests/test_peers.py
 

@@ -14,7 +14,7 @@ are drawings of the synthetic catalogue; small_cnn learns their categories first
     python -m benchmarks.attacks --weights squeezenet1_0.safetensors
     python -m benchmarks.attacks --quick
 
-For ART and torchattacks see `make peers`: it installs them into scratch/peers, to be put on PYTHONPATH.
+ART and torchattacks are measured where they can be imported: after `make peers`, with PYTHONPATH=scratch/peers.
 """
 
 import copy

@@ -1,9 +1,10 @@
 """Parity with other people's attacks, where they are installed beside the study (they are none of its requirements).
 
-    pip install --no-deps --target peers torchattacks==3.5.1 adversarial-robustness-toolbox==1.20.1
-    PYTHONPATH=peers python -m pytest tests/test_peers.py
+    make peers
 
-Apart and without dependencies, since torchattacks pins an old `requests`. Everything but this file does without them.
+installs them into scratch/peers and runs this file; `PYTHONPATH=scratch/peers` brings them to any other run. Apart and
+without dependencies, since torchattacks pins an old `requests`. `benchmarks.attacks` measures them where they are;
+everything else does without them.
 """
 
 import numpy as np
