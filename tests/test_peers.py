@@ -2,9 +2,8 @@
 
     make peers
 
-installs them into scratch/peers and runs this file; `PYTHONPATH=scratch/peers` brings them to any other run. Apart and
-without dependencies, since torchattacks pins an old `requests`. `benchmarks.attacks` measures them where they are;
-everything else does without them.
+installs them into scratch/peers and runs this file; with `PYTHONPATH=scratch/peers` any other run finds them. Apart,
+and without dependencies, since torchattacks pins an old `requests`. Only this file and `benchmarks.attacks` use them.
 """
 
 import numpy as np
