@@ -146,9 +146,10 @@ def precision(eye: Extractor, images: torch.Tensor, options) -> tuple[pd.DataFra
     return alternating(jobs, options.repeat), strengths
 
 
-def variants(eye: Extractor, images: torch.Tensor, options) -> pd.DataFrame:
-    """Images per second of the engine with the network laid out or compiled in other ways, in fp32 and bf16."""
-    jobs = {}
+def variants(eye: Extractor, images: torch.Tensor, options) -> tuple[pd.DataFrame, dict]:
+    """Images per second of the engine with the network laid out or compiled in other ways, in fp32 and bf16; and why
+    those that can't run here don't (without a C compiler nothing is compiled)."""
+    jobs, failed = {}, {}
     for layout in (torch.channels_last, torch.contiguous_format):
         name = "channels last" if layout is torch.channels_last else "contiguous"
         net = copy.deepcopy(eye).to(device(), memory_format=layout).eval().requires_grad_(False)
@@ -159,9 +160,14 @@ def variants(eye: Extractor, images: torch.Tensor, options) -> pd.DataFrame:
             goal = hook(_Plain(model), targets)
             for cast in (False, True):
                 job = partial(_cast, cast, engine, goal, seen, options.epsilon, options.steps)
-                job()  # compiles
-                jobs[f"{kind}, {'bf16' if cast else 'fp32'}"] = (job, len(images))
-    return alternating(jobs, options.repeat)
+                variant = f"{kind}, {'bf16' if cast else 'fp32'}"
+                try:
+                    job()  # compiles
+                except RuntimeError as error:
+                    failed[variant] = str(error).strip().splitlines()[0]
+                else:
+                    jobs[variant] = (job, len(images))
+    return alternating(jobs, options.repeat), failed
 
 
 def _cast(cast: bool, job: Callable, goal, images, *rest):
@@ -206,7 +212,9 @@ def measured(name: str, eye: Extractor, images: torch.Tensor, options) -> tuple[
     table += rows(speeds, name, "hook, precision", "fp32")
     about["bf16"] = {"faster by": ratio(speeds, "bf16", "fp32"), "share of the distance closed": strengths}
     if images.is_cuda or options.variants:
-        table += rows(variants(eye, images, options), name, "hook, variants", "channels last, fp32")
+        speeds, failed = variants(eye, images, options)
+        table += rows(speeds, name, "hook, variants", "channels last, fp32")
+        about["variants"] = {"can't run here": failed}
     else:
         about["variants"] = "skipped: no GPU here"
     return table, about
