@@ -8,8 +8,10 @@ export PATH := $(BIN):$(PATH)
 
 REQUIREMENTS := requirements.txt requirements-test.txt
 UV_VERSION := 0.13.9
+# without their dependencies: torchattacks pins an old `requests`, and both find torch and numpy in the environment
+PEERS := torchattacks==3.5.1 adversarial-robustness-toolbox==1.20.1
 
-.PHONY: help env repro test smoke lab check lint strip deps profile lock readme catalogue student clean
+.PHONY: help env repro test smoke lab check lint strip deps profile lock readme catalogue student peers clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -40,6 +42,12 @@ repro: env strip  ## run every stage whose code, parameters or inputs changed; t
 
 test: env  ## every test
 	$(PY) -m pytest
+
+peers: env  ## parity with ART's and torchattacks' attacks, installed apart, in scratch/peers
+	@mkdir -p scratch
+	uv pip install --quiet --python $(PY) --no-deps --target scratch/peers $(PEERS)
+	@PYTHONPATH=scratch/peers $(PY) -c 'import art, torchattacks'  # else the tests would be skipped
+	PYTHONPATH=scratch/peers $(PY) -m pytest -n 0 -rs tests/test_peers.py
 
 smoke: env  ## all notebooks on a toy catalogue, in a temporary folder
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m vars_core.study smoke --profile smoke --work "$$work"

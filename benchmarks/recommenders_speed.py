@@ -11,8 +11,6 @@ in turn, `--repeat` times; ratios are those of medians. How good both are is `re
 """
 
 import dataclasses
-import time
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,25 +22,11 @@ from cornac.metrics import AUC, NDCG, HitRatio
 
 from benchmarks import cornac_side, results, shops
 from benchmarks.recommenders_cornac import OURS, best_settings
+from benchmarks.turns import alternating
 from vars_core import ranking
 from vars_core.recommenders import VBPR
 
 EPOCHS = {"ours": 5, "cornac": 1}  # of each timed training
-
-
-def alternating(jobs: dict[str, tuple[Callable, int]], repeat: int) -> pd.DataFrame:
-    """Run each job (a function, and how many things it does) once per round: units per second, one column per job."""
-    rounds = []
-    for _ in range(repeat):
-        seconds = {name: _seconds(job) for name, (job, _) in jobs.items()}
-        rounds.append({name: jobs[name][1] / taken for name, taken in seconds.items()})
-    return pd.DataFrame(rounds)
-
-
-def _seconds(job: Callable) -> float:
-    start = time.perf_counter()
-    job()
-    return time.perf_counter() - start
 
 
 def training(parts, features, cfg, settings, seed: int, repeat: int) -> pd.DataFrame:

@@ -14,7 +14,10 @@ from vars_core import paths
 if TYPE_CHECKING:  # a process that measures memory starts with its parent's peak, so a parent imports little
     import pandas as pd
 
-PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "cornac")
+PACKAGES = (
+    *("torch", "numpy", "scipy", "pandas", "pillow", "cornac"),
+    *("foolbox", "adversarial-robustness-toolbox", "torchattacks"),
+)
 
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:

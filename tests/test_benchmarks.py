@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import recommenders_cost, shops, vbpr_sweep
+from benchmarks import attacks, recommenders_cost, shops, turns, vbpr_sweep
 from vars_core import extractor, ranking
 from vars_core.recommenders import VBPR
 
@@ -125,6 +125,49 @@ def test_toy_split_holds_together(toy):
     parts, features = toy
     values = ranking.accuracy(VBPR().fit(parts, features, SimpleNamespace(**vbpr_sweep.BASE), 0), features, parts)
     assert np.nanmean(values["cold_auc"]) > 0.6  # its tastes can be seen
+
+
+def test_attacks(tmp_path, monkeypatch):
+    pytest.importorskip("foolbox")
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+    table, run = ran(attacks, tmp_path)
+    assert (table["images/s"] > 0).all() and {"floor", "ours", "foolbox", "fp32", "bf16"} <= set(table.side)
+    for kind in ("trainable", "frozen"):
+        found = run["small_cnn"][kind]
+        assert 1 <= found["FLOPs over floor's"] <= attacks.GOALS["FLOPs"]
+        assert found["values that differ"]["foolbox"] < 0.02  # the same attack, so speeds may be compared
+    closed = run["small_cnn"]["bf16"]["share of the distance closed"]
+    assert closed["fp32"] > 0.05 and closed["bf16"] == pytest.approx(closed["fp32"], rel=0.1)
+    assert set(run["not installed"]) <= {"ART", "torchattacks"}
+
+
+def test_flops_of_a_known_network():
+    net = torch.nn.Conv2d(3, 5, 3, padding=1, bias=False)  # one multiply-add is two operations
+
+    def goal(images):
+        return net(images).sum((1, 2, 3))
+
+    one_way = 2 * 3 * 5 * 9 * 8 * 8
+    count = attacks.flops(lambda goal, images: attacks.floor(goal, images, 10), goal, torch.rand(2, 3, 8, 8))
+    assert count == 10 * 2 * one_way  # no gradient of the weights
+
+
+def test_a_missed_goal_is_named():
+    fine = {"FLOPs over floor's": 1.0, "seconds over floor's": 1.04, "faster than": {"foolbox": 1.5, "ART": 1.3}}
+    slow = fine | {"seconds over floor's": 1.06}
+    found = attacks.misses("net", {"trainable": fine, "frozen": slow, "bf16": {"faster by": 1.6}})
+    assert found == ["net, frozen: seconds 1.060 × the floor's, goal 1.05", "net: ART 1.30 ×, goal 1.4"]
+
+
+def test_ratios_are_taken_within_a_round():
+    speeds = pd.DataFrame({"a": [2.0, 20.0, 9.0], "b": [1.0, 10.0, 3.0]})  # the machine was busy in the first round
+    assert turns.ratio(speeds, "a", "b") == 2
+
+
+def test_rounds_start_with_another_job_each():
+    order = []
+    jobs = {name: (lambda name=name: order.append(name), 3) for name in "abc"}
+    assert list(turns.alternating(jobs, 2)) == ["a", "b", "c"] and "".join(order) == "abcbca"
 
 
 def test_missing_data_is_named(capsys):

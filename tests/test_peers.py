@@ -1,9 +1,9 @@
 """Parity with other people's attacks, where they are installed beside the study (they are none of its requirements).
 
-    pip install --no-deps --target peers torchattacks==3.5.1 adversarial-robustness-toolbox==1.20.1
-    PYTHONPATH=peers python -m pytest tests/test_peers.py
+    make peers
 
-Apart and without dependencies, since torchattacks pins an old `requests`. Everything but this file does without them.
+installs them into scratch/peers and runs this file; with `PYTHONPATH=scratch/peers` any other run finds them. Apart,
+and without dependencies, since torchattacks pins an old `requests`. Only this file and `benchmarks.attacks` use them.
 """
 
 import numpy as np
