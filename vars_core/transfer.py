@@ -64,7 +64,7 @@ class Victim:
 def second_extractor(shop: Shop, epochs: int, seed: int) -> Extractor:
     """A small CNN of another seed, trained on the catalogue's categories: what an attacker without f may build.
 
-    Where the catalogue has one category only, it stays untrained. Its scaler is frozen on the warm items."""
+    With one category only, or no epochs, it stays untrained. Its scaler is frozen on the warm items."""
     photos, labels = (
         np.asarray(shop.catalogue.photos),
         np.asarray(shop.catalogue.items["category"].astype("category").cat.codes),
@@ -74,7 +74,7 @@ def second_extractor(shop: Shop, epochs: int, seed: int) -> Extractor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
         other = Extractor("small_cnn")
-        if len(np.unique(labels[warm])) > 1:
+        if epochs and len(np.unique(labels[warm])) > 1:
             train_on_categories(other, photos[warm], labels[warm], epochs, draw)
     other = other.to(device()).eval().requires_grad_(False)
     other.freeze_scaler(photos[warm])
