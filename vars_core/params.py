@@ -76,11 +76,13 @@ class Recommender(Section):
 class Attacks(Section):
     """Budgets of the attackers."""
 
-    epsilons: Epsilons = [2, 4, 8, 16]
+    epsilons: Epsilons = [1, 2, 4, 8, 16]
     steps: Count = 10
     items: Count = 150
     attacker_users: Share = 0.5
     hooks: Count = 20
+    few: Count = 24
+    queries: Annotated[int, Field(ge=34)] = 660
 
 
 class Reconstruction(Section):
