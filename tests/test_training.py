@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from vars_core import checkpoint
 from vars_core.attacks import linf, noise, quantise
 from vars_core.detectors import labelled_batch
 from vars_core.extractor import to_images
@@ -15,7 +16,7 @@ from vars_core.filters import GlobalViT
 from vars_core.objectives import hook
 from vars_core.perturbations import BENIGN, Perturber, augment
 from vars_core.runtime import generator
-from vars_core.training import FilterLoss, features_of, next_batch, ranking_matrix, train_filters
+from vars_core.training import FilterLoss, Learner, features_of, next_batch, ranking_matrix, rate_at, train_filters
 
 
 @pytest.fixture(autouse=True)
@@ -200,3 +201,55 @@ def test_arms_see_the_same_batches_and_do_not_disturb_each_other(extractor):
     alone, beside = train(ours=arm(8)), train(rival=arm(16), ours=arm(8))
     for name, value in alone.items():
         torch.testing.assert_close(beside[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(extractor, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS", 0)
+    place, judge, calls = tmp_path / "filter.safetensors", FilterLoss.__call__, []
+
+    def train(stop=None, rate=1e-3):
+        def until(self, *views):
+            calls.append(stop)
+            if calls.count(stop) == stop:
+                raise KeyboardInterrupt
+            return judge(self, *views)
+
+        monkeypatch.setattr(FilterLoss, "__call__", until)
+        calls.clear()
+        torch.manual_seed(0)
+        model = GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2)
+        cfg = SimpleNamespace(epsilons=[8], attack_steps=1, batch_size=8, learning_rate=rate)
+        arms = {"toy": (model, loss(extractor))}
+        history = train_filters(arms, smooth_photos(20), cfg, steps=6, generator=generator(0), checkpoint=place)
+        return model.state_dict(), history
+
+    whole, history = train()
+    assert not place.exists()  # done: nothing to go on from
+    with pytest.raises(KeyboardInterrupt):
+        train(stop=5)
+    resumed, again = train()
+    assert len(calls) == 2  # the fifth and the sixth step
+    assert history.equals(again)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    with pytest.raises(KeyboardInterrupt):
+        train(stop=5)
+    train(rate=2e-3)
+    assert len(calls) == 6  # another training starts anew
+
+
+def test_the_rate_warms_up_and_falls_to_nothing():
+    rates = [rate_at(part) for part in (0, 0.05, 0.1, 0.55, 1)]
+    assert rates == pytest.approx([0.1, 0.55, 1, 0.5, 0])
+
+
+def test_a_filter_ends_as_the_running_mean_of_its_weights():
+    model = torch.nn.Linear(1, 1, bias=False)
+    learner, seen = Learner(model, rate=0.1, steps=60), []  # the mean reaches back over two steps
+    for step in range(4):
+        learner.step(model(torch.ones(1, 1)).sum(), step)
+        seen.append(model.weight.item())
+    mean = seen[0]
+    for weight in seen[1:]:
+        mean = mean / 2 + weight / 2
+    learner.finish()
+    assert model.weight.item() == pytest.approx(mean) and mean != pytest.approx(seen[-1], abs=1e-3)

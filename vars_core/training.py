@@ -1,12 +1,17 @@
 """Training filters against perturbations that are made as they learn."""
 
-from dataclasses import dataclass
+import hashlib
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from vars_core.checkpoint import Checkpoint, packed, unpack
 from vars_core.extractor import to_images
 from vars_core.perturbations import Perturber, augment
 from vars_core.runtime import device, mixed_precision, progress
@@ -59,17 +64,21 @@ def train_filters(
     *,
     steps: int,
     generator: torch.Generator,
+    checkpoint: Path | None = None,
 ) -> pd.DataFrame:
     """Train the filters of all `arms`, name → (filter, loss), on the same batches of `photos` (N, H, W, 3).
 
     Every batch is one eighth clean, one eighth noise and the rest attacked (FGSM, PGD, mixed ε and goals). The
     attacks look at the extractor alone, so one attack pass serves all arms, and the comparison is paired. `cfg`
-    is `params.Reconstruction`. Returns the loss terms, one row per arm and step."""
+    is `params.Reconstruction`. A filter ends as the running mean (EMA) of its last weights. With a path as
+    `checkpoint` a long training notes there where it is; interrupted and called again with the same arguments it
+    goes on, and ends as if it had not been. Returns the loss terms, one row per arm and step."""
     extractor = next(iter(arms.values()))[1].extractor
+    noted = _noted(checkpoint, arms, photos, cfg, steps, generator)
     perturber = Perturber(extractor, features_of(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
-    learners = {name: _learner(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
-    rows, history = [], []
-    for step in progress(range(steps), f"filters {', '.join(arms)}"):
+    learners = {name: Learner(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
+    rows, history = _resumed(noted, learners, generator)
+    for step in progress(range(len(history) // len(arms), steps), f"filters {', '.join(arms)}"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
@@ -80,23 +89,89 @@ def train_filters(
         for name, (model, loss) in arms.items():
             with mixed_precision(images):
                 terms = loss(model(seen), images, own, touched)
-            optimiser, schedule = learners[name]
-            optimiser.zero_grad()
-            sum(terms.values()).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
+            learners[name].step(sum(terms.values()), step)
             history.append({"arm": name, "step": step, **{term: value.item() for term, value in terms.items()}})
-    for model, _ in arms.values():
-        model.eval().requires_grad_(False)
+        if noted and noted.due():
+            tensors = {k: v for name, learner in learners.items() for k, v in learner.tensors(name).items()}
+            noted.save({"history": history, "rows": rows}, tensors | {"generator": generator.get_state()})
+    for learner in learners.values():
+        learner.finish()
+    if noted:
+        noted.remove()
     return pd.DataFrame(history)
 
 
-def _learner(model: nn.Module, rate: float, steps: int):
-    model.to(device(), memory_format=torch.channels_last).train().requires_grad_(True)
-    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1, div_factor=10)
-    return optimiser, schedule
+def _noted(path, arms, photos, cfg, steps: int, generator) -> Checkpoint | None:
+    """A file for this very training: same filters and starts, losses, photos, parameters, steps and draws."""
+    if path is None:
+        return None
+    weights = {name: [type(model).__name__, *_weights(loss)] for name, (model, loss) in arms.items()}
+    mark = hashlib.sha256(repr([weights, sorted(vars(cfg).items()), steps]).encode())
+    for array in (photos, generator.get_state().numpy()):
+        mark.update(np.ascontiguousarray(array))
+    for model, loss in arms.values():
+        for tensor in (*model.state_dict().values(), loss.ranking, *loss.extractor.state_dict().values()):
+            mark.update(tensor.detach().cpu().contiguous().numpy())
+    return Checkpoint(path, mark.hexdigest())
+
+
+def _weights(loss: FilterLoss) -> list[float]:
+    return [getattr(loss, field.name) for field in fields(loss) if field.name.endswith("_weight")]
+
+
+def _resumed(noted, learners, generator) -> tuple[list[int], list[dict]]:
+    """The photos left of the epoch under way, and the history so far; learners and generator put back there."""
+    found = noted.load() if noted else None
+    if found is None:
+        return [], []
+    notes, tensors = found
+    for name, learner in learners.items():
+        learner.load(name, tensors)
+    generator.set_state(tensors["generator"])
+    return notes["rows"], notes["history"]
+
+
+class Learner:
+    """A filter under training: AdamW, a rate that warms up and falls as a cosine, and the running mean."""
+
+    def __init__(self, model: nn.Module, rate: float, steps: int):
+        self.model, self.rate, self.steps = model, rate, steps
+        model.to(device(), memory_format=torch.channels_last).train().requires_grad_(True)
+        self.optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01)
+        # the mean reaches back over a thirtieth of the training, where the rate is low anyway
+        self.mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, steps / 30)))
+
+    def step(self, loss: torch.Tensor, step: int) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * rate_at((step + 0.5) / self.steps)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.mean.update_parameters(self.model)
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        parts = {"model": self.model.state_dict(), "mean": self.mean.state_dict(), "adam": packed(self.optimiser)}
+        return {f"{name}/{part}/{key}": value for part, kept in parts.items() for key, value in kept.items()}
+
+    def load(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
+        for part, take in (
+            ("model", self.model.load_state_dict),
+            ("mean", self.mean.load_state_dict),
+            ("adam", lambda kept: unpack(self.optimiser, kept)),
+        ):
+            head = f"{name}/{part}/"
+            take({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
+
+    def finish(self) -> None:
+        """The running mean becomes the filter, frozen."""
+        self.model.load_state_dict(self.mean.module.state_dict())
+        self.model.eval().requires_grad_(False)
+
+
+def rate_at(part: float) -> float:
+    """The learning rate at `part` (0 to 1) of the training, relative to its peak: up in a tenth, down as a cosine."""
+    return 0.1 + 9 * part if part < 0.1 else 0.5 + 0.5 * math.cos(math.pi * (part - 0.1) / 0.9)
 
 
 def features_of(extractor: nn.Module, photos: np.ndarray) -> torch.Tensor:
