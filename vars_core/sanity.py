@@ -1,18 +1,29 @@
 """Checks that an attack's numbers must pass before they may be believed (Carlini et al. 2019; Tramèr et al. 2020).
 
-A defence that only hides its gradient, or an attack with a bug in it, fails some of them. Success of an image is
-told by its squared distance to the hook's features, as the attacked system sees them: "reached" is half of where
-it started.
+Any attack can be put through them, against any system: an attack is called as `attack(goal, images, epsilon,
+steps=…, generator=…)`, which is how `attacks.linf` and `apgd.apgd` are called, and the system is whatever the goal
+looks through. A defence that only hides its gradient, or an attack with a bug in it, fails some of them.
+
+The goal's best value is 0: hook, promote, class → class. What an attack *closes* of an image is the share of the way
+from the untouched photo's value to 0.
 """
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from vars_core.attacks import fgsm, gradient, in_batches, linf, noise
-from vars_core.objectives import hook
+from vars_core.attacks import evaluate, evaluating, fgsm, gradient, noise
+from vars_core.objectives import Goal, hook
 from vars_core.runtime import generator
+from vars_core.square import square
+
+Attack = Callable[..., object]
+MARGIN = 0.05  # of the way: two good attacks of one photo end this far apart by their random starts
+BATCH = 64
 
 
 class _OneBit(torch.autograd.Function):
@@ -32,78 +43,211 @@ class OneBit(nn.Module):
         return _OneBit.apply(images)
 
 
+class FlatAtFirst(Goal):
+    """The same goal, with a gradient of zero the first time it is asked: an attack must survive that."""
+
+    def __init__(self, goal):
+        self.goal, self.asked = goal, False
+
+    @property
+    def modules(self):
+        return self.goal.modules
+
+    def __getitem__(self, rows):
+        return FlatAtFirst(self.goal[rows])
+
+    def __call__(self, images):
+        values = self.goal(images)
+        if not self.asked:
+            self.asked, values = True, values.detach() + 0 * images.sum((1, 2, 3))
+        return values
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """An attack, its goal and its images; everything is told as shares (N,) of the way."""
+
+    attack: Attack
+    goal: Goal
+    images: torch.Tensor
+    seed: int
+    start: np.ndarray
+
+    @classmethod
+    def of(cls, attack, goal, images, seed) -> "_Trial":
+        with evaluating(goal):
+            start = _values(goal, images)
+        if not (start < 0).all():
+            raise ValueError("the best value of a goal is 0, and untouched photos are below it")
+        return cls(attack, goal, images, seed, start)
+
+    def photos(self, epsilon, steps: int, goal=None, attack=None) -> torch.Tensor:
+        """The attacked images; `goal` and `attack` where they aren't the trial's own."""
+        goal, parts = goal or self.goal, []
+        draw = generator(self.seed, "sanity", epsilon, steps)
+        for rows in _slices(len(self.images)):
+            found = (attack or self.attack)(goal[rows], self.images[rows], epsilon, steps=steps, generator=draw)
+            parts.append(getattr(found, "images", found))
+        return torch.cat(parts)
+
+    def closed(self, photos: torch.Tensor) -> np.ndarray:
+        with evaluating(self.goal):
+            return 1 - _values(self.goal, photos) / self.start
+
+
 def check_attack(
-    system: nn.Module,
+    attack: Attack,
+    goal: Goal,
     images: torch.Tensor,
-    targets: torch.Tensor,
-    oblivious: torch.Tensor,
     *,
-    epsilon,
-    steps,
-    seed,
+    epsilon: int,
+    steps: int,
+    seed: int,
+    transferred: Mapping[str, torch.Tensor] | None = None,
+    queries: int = 200,
+    most: int = 16,
 ) -> pd.DataFrame:
-    """Put PGD on `system` (images → features) through the checks; rows check, passed, detail.
+    """Put `attack` on `goal` through the checks; one row per check: check, passed, detail.
 
-    `images` (N, 3, H, W), `targets` (N, D) the hooks as the system sees them, `oblivious` (N, 3, H, W) the same
-    images attacked without knowledge of the defence at the same ε."""
-    goal = hook(system, targets)
-
-    def pgd(eps, k):
-        def attack(objective, batch):
-            return linf(objective, batch, eps, steps=k, generator=generator(seed, "sanity", eps))
-
-        return distance(in_batches(attack, goal, images, label=f"sanity PGD-{k}@{eps}"))
-
-    def distance(x):
-        with torch.no_grad():
-            return np.concatenate([-goal[r](x[r]).cpu().numpy() for r in _slices(len(x))])
-
-    def reached(values):
-        return (values < 0.5 * start).mean()
-
-    start, strong = distance(images), pgd(epsilon, steps)
-    wider, longer, whole = pgd(2 * epsilon, steps), pgd(epsilon, 2 * steps), pgd(128, max(50, 2 * steps))
-    single = distance(in_batches(lambda o, b: fgsm(o, b, epsilon), goal, images))
-    noisy = distance(noise(images, epsilon, generator=generator(seed, "sanity noise")))
-    transferred = distance(oblivious)
-    slopes = in_batches(lambda o, b: gradient(o, b), goal, images).abs().amax((1, 2, 3))
-    # by a margin: the transferred images may be a second white-box run, equal but for its random start
-    weaker = np.mean(strong - np.minimum(noisy, transferred) > 0.05 * start)
-    rows = [
-        ("iterated_beats_single_step", strong.mean() <= single.mean(), _pair(strong, single)),
-        ("success_rises_with_epsilon", wider.mean() <= strong.mean(), _pair(wider, strong)),
-        ("unbounded_attack_succeeds", reached(whole) >= 0.99, f"{reached(whole):.0%} reached at ε = 128"),
-        (
-            "more_steps_change_little",
-            abs(reached(longer) - reached(strong)) < 0.01,
-            f"{reached(strong):.0%} reached in {steps} steps, {reached(longer):.0%} in {2 * steps}",
-        ),
-        ("white_box_beats_transfer_and_noise", weaker <= 0.01, f"{weaker:.0%} of images say otherwise"),
-        (
-            "no_zero_gradient",
-            bool((slopes > 0).all()),
-            f"{int((slopes == 0).sum())} images without a gradient",
-        ),
-    ]
-    return pd.DataFrame(rows, columns=["check", "passed", "detail"])
+    `images` (N, 3, H, W) are untouched photos on the 8-bit grid; `transferred` names photos of the same items within
+    the same ε that were made without knowing the system. Steps are doubled until that changes little, up to `most`
+    times `steps`; Square gets `queries`. Raises ValueError for a goal that untouched photos have reached."""
+    trial = _Trial.of(attack, goal, images, seed)
+    before = _state(goal)
+    photos = trial.photos(epsilon, steps)
+    restored = _state(goal) == before
+    rows = [_budget(images, photos, epsilon), _both_ways(images, photos, epsilon)]
+    rows.append(("gives_flags_and_gradients_back", restored, "training flags and .grad are " + ("as before" if restored else "changed")))  # fmt: skip
+    rows += _strength(trial, photos, epsilon, steps)
+    doubled, strongest, needed = _more_steps(trial, photos, epsilon, steps, most)
+    rows.append(doubled)
+    rows += _others(trial, strongest, epsilon, transferred or {}, queries)
+    rows += _gradients(trial, photos, epsilon, steps)
+    rows.append(_unbounded("unbounded_attack_succeeds", trial, max(50, needed), 0.99))
+    return _table(rows)
 
 
-def check_broken_defence(extractor: nn.Module, images, targets, *, steps: int, seed: int) -> pd.DataFrame:
-    """The attack must get through 1-bit input, which hides nothing from a gradient; one row as above."""
+def check_broken_defence(attack: Attack, extractor: nn.Module, images: torch.Tensor, *, steps: int, seed: int):
+    """`attack` must get through 1-bit input, which hides nothing from a gradient; one row as above.
+
+    Every image shall become the next one, as the extractor sees it behind 1-bit input: with ε = 128 it can."""
     system = nn.Sequential(OneBit(), extractor)
-    goal = hook(system, targets)
     with torch.no_grad():
-        start = -goal(images)
-    attacked = linf(goal, images, 128, steps=max(50, steps), generator=generator(seed, "broken"))
-    with torch.no_grad():
-        share = (-goal(attacked) < 0.5 * start).float().mean().item()
-    row = ("breaks_a_broken_defence", share >= 0.9, f"{share:.0%} reached behind 1-bit input, ε = 128")
-    return pd.DataFrame([row], columns=["check", "passed", "detail"])
+        targets = torch.cat([system(images.roll(-1, 0)[rows]) for rows in _slices(len(images))])
+    trial = _Trial.of(attack, hook(system, targets), images, seed)
+    return _table([_unbounded("breaks_a_broken_defence", trial, max(50, steps), 0.9)])
 
 
-def _slices(n: int, batch: int = 64):
-    return [slice(i, i + batch) for i in range(0, n, batch)]
+def _strength(trial: _Trial, photos, epsilon, steps) -> list:
+    def single(goal, images, eps, **_):
+        return fgsm(goal, images, eps)
+
+    many, one = trial.closed(photos).mean(), trial.closed(trial.photos(epsilon, 1, attack=single)).mean()
+    ladder = [max(1, epsilon // 2), epsilon, 2 * epsilon]
+    climb = [many if e == epsilon else trial.closed(trial.photos(e, steps)).mean() for e in ladder]
+    rising = all(a <= b for a, b in zip(climb, climb[1:], strict=False))
+    told = ", ".join(f"{c:.1%} at ε = {e}" for e, c in zip(ladder, climb, strict=True))
+    return [
+        ("iterated_beats_single_step", many >= one, f"{many:.1%} of the way closed, {one:.1%} in a single step"),
+        ("success_rises_with_epsilon", rising, told),
+    ]
 
 
-def _pair(better: np.ndarray, worse: np.ndarray) -> str:
-    return f"mean squared distance {better.mean():.3f}, not above {worse.mean():.3f}"
+def _more_steps(trial: _Trial, photos, epsilon, steps, most) -> tuple[tuple, torch.Tensor, int]:
+    """The verdict, the photos of the most steps tried, and how many those are."""
+    closed, last = {steps: trial.closed(photos).mean()}, steps
+    while True:
+        photos = trial.photos(epsilon, 2 * last)
+        closed[2 * last] = trial.closed(photos).mean()
+        little = abs(closed[2 * last] - closed[last]) < 0.01
+        if little or 2 * last >= most * steps:
+            break
+        last *= 2
+    told = ", ".join(f"{share:.1%} in {k}" for k, share in closed.items()) + " steps"
+    enough = "enough" if little and last == steps else f"use {last}" if little else f"{2 * last} aren't enough"
+    return ("more_steps_change_little", little and last == steps, f"{told}: {enough}"), photos, 2 * last
+
+
+def _others(trial: _Trial, photos, epsilon, transferred, queries) -> list:
+    """Per image: nothing that knows less may get further, by a margin."""
+    draw = generator(trial.seed, "sanity others", epsilon)
+    strong = trial.closed(photos)
+    controls = {"noise": noise(trial.images, epsilon, generator=draw), **transferred}
+
+    def asking(goal, images, eps, *, steps, generator):
+        return square(goal, images, eps, queries=steps, generator=generator)
+
+    def row(check, rivals):
+        ahead = {name: (trial.closed(p) > strong + MARGIN) for name, p in rivals.items()}
+        worst = np.mean(np.any(list(ahead.values()), axis=0))
+        told = ", ".join(f"{name} on {np.mean(a):.0%}" for name, a in ahead.items())
+        return check, worst <= 0.01, f"gets further on the same photo: {told}"
+
+    return [
+        row("white_box_beats_transfer_and_noise", controls),
+        row("white_box_beats_black_box", {f"Square ({queries} queries)": trial.photos(epsilon, queries, attack=asking)}),
+    ]  # fmt: skip
+
+
+def _gradients(trial: _Trial, photos, epsilon, steps) -> list:
+    with evaluating(trial.goal):
+        slopes = torch.cat([gradient(trial.goal[r], trial.images[r]) for r in _slices(len(trial.images))])
+    sizes = slopes.abs().amax((1, 2, 3))
+    bad = int((~(torch.isfinite(sizes) & (sizes > 0))).sum())
+    usual = trial.closed(photos).mean()
+    flat = trial.closed(trial.photos(epsilon, steps + 1, goal=FlatAtFirst(trial.goal))).mean()
+    survives = bool(np.isfinite(flat) and usual > 0 and flat >= 0.5 * usual)
+    return [
+        ("no_zero_gradient", bad == 0, f"{bad} images without a (finite) gradient"),
+        ("recovers_from_zero_gradient", survives, f"{flat:.1%} closed after a first gradient of zero, {usual:.1%} without"),
+    ]  # fmt: skip
+
+
+def _unbounded(name: str, trial: _Trial, steps: int, share: float) -> tuple:
+    """ε = 128: almost any photo can be reached. Steps are doubled twice before giving up."""
+    for k in (steps, 2 * steps, 4 * steps):
+        reached = (trial.closed(trial.photos(128, k)) > 0.5).mean()
+        if reached >= share:
+            break
+    return name, reached >= share, f"{reached:.0%} of images get half the way or more at ε = 128 in {k} steps"
+
+
+def _budget(images, photos, epsilon) -> tuple:
+    change, values = (photos - images).mul(255), photos.mul(255)
+    largest = change.abs().amax().item()
+    on_grid = (values - values.round()).abs().amax().item() < 1e-3
+    valid = bool(((photos >= 0) & (photos <= 1)).all())
+    held = largest <= epsilon + 1e-3 and on_grid and valid
+    where = "on" if on_grid and valid else "off"
+    return "stays_in_budget_and_on_grid", held, f"largest change {largest:.2f} of {epsilon}, {where} the 8-bit grid"
+
+
+def _both_ways(images, photos, epsilon) -> tuple:
+    """Cutting off instead of rounding loses the half of an attack that brightens; a wrong ε loses both."""
+    change, values = (photos - images).mul(255).round().flatten(1), images.flatten(1)
+    up = (change.amax(1) >= epsilon) | (values > 1 - epsilon / 255).all(1)
+    down = (change.amin(1) <= -epsilon) | (values < epsilon / 255).all(1)
+    free = change[(values >= epsilon / 255) & (values <= 1 - epsilon / 255)]  # a white ground can only get darker
+    share, above, below = (x.float().mean().item() for x in (up & down, free > 0, free < 0))
+    held = share >= 0.99 and (len(free) == 0 or 0.5 < above / max(below, 1e-9) < 2)
+    told = f"{share:.0%} of images reach ±ε; of values free to move {above:.0%} go up, {below:.0%} down"
+    return "uses_the_budget_both_ways", held, told
+
+
+def _state(goal) -> list:
+    """What an attack must leave alone in the modules it looks through."""
+    modules = [m for module in goal.modules for m in module.modules()]
+    parameters = [p for module in goal.modules for p in module.parameters()]
+    return [m.training for m in modules] + [(p.requires_grad, p.grad is None) for p in parameters]
+
+
+def _values(goal, images) -> np.ndarray:
+    return np.concatenate([evaluate(goal[r], images[r]).cpu().numpy() for r in _slices(len(images))])
+
+
+def _slices(n: int) -> list[slice]:
+    return [slice(i, i + BATCH) for i in range(0, n, BATCH)]
+
+
+def _table(rows) -> pd.DataFrame:
+    return pd.DataFrame([(name, bool(ok), detail) for name, ok, detail in rows], columns=["check", "passed", "detail"])
