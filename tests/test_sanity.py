@@ -32,9 +32,8 @@ def checked(system, surrogate, images, attack=linf, epsilon=16, steps=40):
     targets = system(images.flip(0)).detach()
     blind = hook(surrogate, surrogate(images.flip(0)).detach())
     oblivious = linf(blind, images, epsilon, steps=steps, generator=generator(1))
-    table = check_attack(
-        attack, hook(system, targets), images, epsilon=epsilon, steps=steps, seed=0, transferred={"T0": oblivious}, most=4
-    )  # fmt: skip
+    options = {"epsilon": epsilon, "steps": steps, "seed": 0, "most": 4}
+    table = check_attack(attack, hook(system, targets), images, transferred={"T0": oblivious}, **options)
     assert list(table) == ["check", "passed", "detail"] and table.detail.str.len().min() > 0
     return dict(zip(table.check, table.passed, strict=True))
 

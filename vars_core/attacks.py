@@ -151,7 +151,9 @@ def linf(
                     # the floor keeps a sample with a zero gradient alive: 0/0 would freeze it as NaN for good
                     scale = slope.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
                     slope = velocity = momentum * velocity + slope / scale
-                x = slope.sign().mul_(alpha).add_(x).clamp_(low, high)  # in place: a page fault per temporary is 5 % of small_cnn
+                x = (
+                    slope.sign().mul_(alpha).add_(x).clamp_(low, high)
+                )  # in place: a page fault per temporary is 5 % of small_cnn
             x = quantise(x)
             if restarts == 1:
                 return x

@@ -117,7 +117,8 @@ def check_attack(
     photos = trial.photos(epsilon, steps)
     restored = _state(goal) == before
     rows = [_budget(images, photos, epsilon), _both_ways(images, photos, epsilon)]
-    rows.append(("gives_flags_and_gradients_back", restored, "training flags and .grad are " + ("as before" if restored else "changed")))  # fmt: skip
+    told = "training flags and .grad are " + ("as before" if restored else "changed")
+    rows.append(("gives_flags_and_gradients_back", restored, told))
     rows += _strength(trial, photos, epsilon, steps)
     doubled, strongest, needed = _more_steps(trial, photos, epsilon, steps, most)
     rows.append(doubled)
@@ -183,10 +184,8 @@ def _others(trial: _Trial, photos, epsilon, transferred, queries) -> list:
         told = ", ".join(f"{name} on {np.mean(a):.0%}" for name, a in ahead.items())
         return check, worst <= 0.01, f"gets further on the same photo: {told}"
 
-    return [
-        row("white_box_beats_transfer_and_noise", controls),
-        row("white_box_beats_black_box", {f"Square ({queries} queries)": trial.photos(epsilon, queries, attack=asking)}),
-    ]  # fmt: skip
+    asked = {f"Square ({queries} queries)": trial.photos(epsilon, queries, attack=asking)}
+    return [row("white_box_beats_transfer_and_noise", controls), row("white_box_beats_black_box", asked)]
 
 
 def _gradients(trial: _Trial, photos, epsilon, steps) -> list:
@@ -197,15 +196,16 @@ def _gradients(trial: _Trial, photos, epsilon, steps) -> list:
     usual = trial.closed(photos).mean()
     flat = trial.closed(trial.photos(epsilon, steps + 1, goal=FlatAtFirst(trial.goal))).mean()
     survives = bool(np.isfinite(flat) and usual > 0 and flat >= 0.5 * usual)
+    told = f"{flat:.1%} closed after a first gradient of zero, {usual:.1%} without"
     return [
         ("no_zero_gradient", bad == 0, f"{bad} images without a (finite) gradient"),
-        ("recovers_from_zero_gradient", survives, f"{flat:.1%} closed after a first gradient of zero, {usual:.1%} without"),
-    ]  # fmt: skip
+        ("recovers_from_zero_gradient", survives, told),
+    ]
 
 
 def _unbounded(name: str, trial: _Trial, steps: int, share: float) -> tuple:
-    """ε = 128: almost any photo can be reached. Steps are doubled twice before giving up."""
-    for k in (steps, 2 * steps, 4 * steps):
+    """ε = 128: almost any photo can be reached. Steps are doubled three times before giving up."""
+    for k in (steps, 2 * steps, 4 * steps, 8 * steps):
         reached = (trial.closed(trial.photos(128, k)) > 0.5).mean()
         if reached >= share:
             break
@@ -250,4 +250,6 @@ def _slices(n: int) -> list[slice]:
 
 
 def _table(rows) -> pd.DataFrame:
-    return pd.DataFrame([(name, bool(ok), detail) for name, ok, detail in rows], columns=["check", "passed", "detail"])
+    return pd.DataFrame(
+        [(name, bool(ok), detail) for name, ok, detail in rows], columns=["check", "passed", "detail"]
+    )
