@@ -67,7 +67,7 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
     [
         ("epsilons: [1, ", "epsilons: [0, ", "attacks.epsilons.0: ε in 8-bit steps, 1 to 255; got 0"),
         (
-            "epsilons: [2, 4, 8, 16] ",
+            "epsilons: [1, 2, 4, 8, 16]",
             "epsilons: [2, 300] ",
             "attacks.epsilons.1: ε in 8-bit steps, 1 to 255; got 300",
         ),
