@@ -1,5 +1,6 @@
 """What attackers want: values by hand, gradients by finite differences, narrowing by rows."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,8 @@ from vars_core.objectives import (
     hook,
     last_place,
     promote_in,
+    push,
+    softness,
     target_class,
     untargeted,
 )
@@ -170,6 +173,27 @@ def test_enough_narrows_with_its_objective():
     goal = Until(hook(Values(), TARGETS), torch.tensor([0.1, 0.2, 0.3]))
     slices_agree(goal, IMAGES)
     assert goal[torch.tensor([2, 0])].enough.tolist() == pytest.approx([0.3, 0.1])
+
+
+def test_push_by_hand():
+    """Two users, margins log 1 and log 3: σ = 1/2 and 3/4."""
+    margins = torch.tensor([[0.0], [math.log(3)]])
+    assert push(margins, None).item() == pytest.approx((math.log(1 / 2) + math.log(3 / 4)) / 2)
+    assert push(margins, 1.0).item() == pytest.approx(math.log((1 / 2 + 3 / 4) / 2))
+    assert push(margins, 0.5).item() == pytest.approx(math.log((1 / 2 + 9 / 10) / 2))  # σ(2 log 3) = 9/10
+
+
+def test_reach_goes_where_lists_are_near_and_promote_does_not():
+    """User 0 is a step from her list, user 1 hopelessly far: promote pulls for both alike, reach for the first."""
+    margins = torch.tensor([[-1.0], [-50.0]], requires_grad=True)
+    for temperature, near in ((None, 0.42), (1.0, 0.999)):
+        (slope,) = torch.autograd.grad(push(margins, temperature).sum(), margins)
+        assert (slope[0] / slope.sum()).item() == pytest.approx(near, abs=0.01)
+
+
+def test_the_softness_is_a_share_of_what_separates_items():
+    scores = torch.tensor([[0.0, 2.0, 4.0], [0.0, 20.0, 40.0]])
+    assert softness(scores) == pytest.approx(0.3 * (2 + 20) / 2)
 
 
 def test_demote_is_the_reverse_of_promote(pushed):

@@ -114,6 +114,8 @@ def test_a_campaign_tells_about_every_item_and_keeps_its_budget(shop):
     shift = table[table.metric == "prediction_shift"].set_index(["attack", "epsilon"]).value
     assert shift["none", 0] == pytest.approx(0, abs=1e-5)
     assert shift["promote:pgd", 8] > max(shift["noise", 8], 0.05)
+    seen = table[table.metric == "exposure@5"].set_index(["attack", "epsilon"]).value
+    assert seen["reach:pgd", 8] > max(seen["none", 0], seen["noise", 8], seen["promote:pgd", 4])
     moved = {n: recovery.squared(shop.served(photos[n]) - shop.hook_targets(hooks).numpy()).mean() for n in photos}
     assert moved["pgd@8"] < moved["pgd@4"] < moved["none"] and moved["pgd@8"] < moved["fgsm@8"]
 
@@ -230,12 +232,12 @@ def scene(shop):
     return adaptive.Scene.set(shop, defence, ITEMS, np.array([0, 1, 3]))
 
 
-@pytest.mark.parametrize("promote", [False, True])
-def test_adaptive_attacks_keep_the_budget(scene, promote):
+@pytest.mark.parametrize("aim", adaptive.AIMS)
+def test_adaptive_attacks_keep_the_budget(scene, aim):
     clean, draw = scene.bare.photos(ITEMS).astype(int), generator(0)
-    found = [adaptive.oblivious(scene, 8, 2, draw, promote), adaptive.through_filter(scene, 8, 2, draw, promote)]
+    found = [adaptive.oblivious(scene, 8, 2, draw, aim), adaptive.through_filter(scene, 8, 2, draw, aim)]
     for defended in (True, False):
-        several = adaptive.through_detector(scene, 8, 2, [0.1, 1.0], draw, defended, promote)
+        several = adaptive.through_detector(scene, 8, 2, [0.1, 1.0], draw, defended, aim)
         assert len(several) == 2
         found += several
     for photos in found:

@@ -64,7 +64,7 @@ def test_smoke_answers_every_question_with_a_number(smoke):
 def test_smoke_metrics_keep_the_contract(found):
     for name in ("poprank", "bprmf", "vbpr"):
         assert {"hr@10", "ndcg@10", "auc", "mrr"} <= set(found["02_recommender"][name])
-    attacks = {"none", *(f"{a}@{e}" for a in ("noise", "fgsm", "pgd", "promote:pgd") for e in (8, 16))}
+    attacks = {"none", *(f"{a}@{e}" for a in ("noise", "fgsm", "pgd", "promote:pgd", "reach:pgd") for e in (8, 16))}
     attacked = found["03_attacks"]
     assert attacks <= set(attacked["exposure@10"]) and attacks <= set(attacked["rank_shift"])
     assert attacks - {"none"} == set(attacked["psnr"])
@@ -106,7 +106,7 @@ def test_smoke_shares_are_shares_and_intervals_are_intervals(found):
 def test_smoke_numbers_make_sense(found):
     attacks, arms = found["03_attacks"], found["04_reconstruction"]
     psnr = attacks["psnr"]
-    for algorithm in ("noise", "fgsm", "pgd", "promote:pgd"):
+    for algorithm in ("noise", "fgsm", "pgd", "promote:pgd", "reach:pgd"):
         assert psnr[f"{algorithm}@16"] < psnr[f"{algorithm}@8"]
     # noise of ε is uniform: its mean square is ε²/3, less where pixels are clipped
     assert psnr["noise@8"] == pytest.approx(20 * np.log10(255 / (8 / 3**0.5)), abs=1)
@@ -133,13 +133,13 @@ def test_smoke_photos_are_8_bit_and_within_their_budget(smoke):
     folder = smoke[0] / "data" / "attacked"
     clean = np.load(folder / "none.npy").astype(int)
     for epsilon in (8, 16):
-        for algorithm in ("noise", "fgsm", "pgd", "promote-pgd"):
+        for algorithm in ("noise", "fgsm", "pgd", "promote-pgd", "reach-pgd"):
             changed = np.load(folder / f"{algorithm}@{epsilon}.npy")
             assert changed.dtype == np.uint8
             assert (np.abs(changed - clean).max((1, 2, 3)) == epsilon).all()
     table = rows(smoke[0] / "reports" / "tables" / "03_attacks" / "outcomes.csv")
     largest = [row for row in table if row["metric"] == "linf"]
-    assert len(largest) == 9 and all(float(row["value"]) <= float(row["epsilon"]) for row in largest)
+    assert len(largest) == 11 and all(float(row["value"]) <= float(row["epsilon"]) for row in largest)
     assert all(int(row["n"]) == len(clean) for row in table if row["metric"] in ("psnr", "ssim", "linf"))
 
 

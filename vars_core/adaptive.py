@@ -17,6 +17,7 @@ from vars_core.objectives import Evade, Through, hook
 from vars_core.shop import Shop
 
 DEFENCES = ("none", "filter", "detector", "both")
+AIMS = ("hook", "promote", "reach")
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Scene:
         targets = shop.hook_targets(hooks)
         return cls(shop, through, defence, items, targets, served.to(targets), rate)
 
-    def goal(self, defended: bool, promote: bool):
-        """The attacker's goal through the system it attacks: f, or f∘R where there is a filter."""
+    def goal(self, defended: bool, aim: str):
+        """The attacker's goal, "hook", "promote" or "reach", through what it attacks: f, or f∘R behind a filter."""
+        if aim not in AIMS:
+            raise ValueError(f"unknown aim {aim!r}; known: {', '.join(AIMS)}")
         shop = self.filtered if defended else self.bare
         features = Through(shop.extractor, self.defence.purifier) if defended else shop.extractor
-        if promote:
-            return shop.promote(self.items, features)
+        if aim != "hook":
+            return getattr(shop, aim)(self.items, features)
         return hook(features, self.filtered_targets if defended else self.targets)
 
     def evading(self, goal, penalties):
@@ -70,23 +73,23 @@ class Scene:
         return reached
 
 
-def oblivious(scene: Scene, epsilon, steps: int, generator, promote: bool = False) -> np.ndarray:
+def oblivious(scene: Scene, epsilon, steps: int, generator, aim: str = "hook") -> np.ndarray:
     """T0: PGD on f alone. Photos uint8 (A, H, W, 3)."""
-    return _pgd(scene.goal(False, promote), scene.images(), epsilon, steps, generator)
+    return _pgd(scene.goal(False, aim), scene.images(), epsilon, steps, generator)
 
 
-def through_filter(scene: Scene, epsilon, steps: int, generator, promote: bool = False) -> np.ndarray:
+def through_filter(scene: Scene, epsilon, steps: int, generator, aim: str = "hook") -> np.ndarray:
     """T2: PGD on f∘R, towards the hook as the filtered shop sees it. Photos uint8 (A, H, W, 3)."""
-    return _pgd(scene.goal(True, promote), scene.images(), epsilon, steps, generator)
+    return _pgd(scene.goal(True, aim), scene.images(), epsilon, steps, generator)
 
 
 def through_detector(
-    scene: Scene, epsilon, steps: int, penalties, generator, defended: bool = True, promote: bool = False
+    scene: Scene, epsilon, steps: int, penalties, generator, defended: bool = True, aim: str = "hook"
 ) -> list[np.ndarray]:
     """T3: PGD on J − λ·relu(d − τ + m), one set of photos for each λ of `penalties`.
 
     `defended` False leaves the filter out of the serving path (detector alone)."""
-    n, goal = len(scene.items), scene.goal(defended, promote)
+    n, goal = len(scene.items), scene.goal(defended, aim)
     images = scene.images().repeat(len(penalties), 1, 1, 1)
     photos = _pgd(scene.evading(goal, penalties), images, epsilon, steps, generator)
     return [photos[i * n : (i + 1) * n] for i in range(len(penalties))]

@@ -1,6 +1,6 @@
 """A campaign: the same items attacked by several algorithms and budgets, with the controls always beside them.
 
-Attacks are named `<algorithm>@<ε>`; the objective is *hook* unless the name says `promote:`.
+Attacks are named `<algorithm>@<ε>`; the objective is *hook* unless the name says `promote:` or `reach:`.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ from vars_core.objectives import hook
 from vars_core.runtime import generator
 from vars_core.shop import Shop
 
-ALGORITHMS = ("noise", "fgsm", "pgd", "promote:pgd")
+ALGORITHMS = ("noise", "fgsm", "pgd", "promote:pgd", "reach:pgd")
+STRONGEST = "reach:pgd"
 KEPT_FOR_TESTING = ("mim",)  # no filter or detector sees these while it trains
 
 
@@ -34,6 +35,8 @@ def attack(shop: Shop, items, hooks, algorithm: str, epsilon: int, steps: int, s
         return to_photos(noise(images, epsilon, generator=draw))
     if algorithm.startswith("promote:"):
         objective = shop.promote(items, shop.extractor)
+    elif algorithm.startswith("reach:"):
+        objective = shop.reach(items, shop.extractor)
     else:
         objective = hook(shop.extractor, shop.hook_targets(hooks))
     momentum = 1.0 if algorithm == "mim" else 0.0

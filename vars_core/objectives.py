@@ -8,6 +8,7 @@ Objectives are added and weighted: `promote + 0.1 * hook`, `goal - penalty * oth
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -159,12 +160,14 @@ class Promote(Goal):
     """mean over the known users of log σ(s(u, i′) − s_u^(k)) (AIP-INSA, Liu and Larson 2021).
 
     `weights` (U, D) and `offsets` (U, N) are the recommender's linear visual head, s(u, i) = offset + w_u·f_i;
-    `thresholds` (U,) the k-th best score of each known user."""
+    `thresholds` (U,) the k-th best score of each known user. With a `temperature` it is *reach* instead, see `push`.
+    """
 
     features: nn.Module
     weights: torch.Tensor
     offsets: torch.Tensor
     thresholds: torch.Tensor
+    temperature: float | None = None
 
     @property
     def modules(self):
@@ -175,7 +178,24 @@ class Promote(Goal):
 
     def __call__(self, images):
         scores = self.offsets + self.weights @ self.features(images).T
-        return F.logsigmoid(scores - self.thresholds[:, None]).mean(0)
+        return push(scores - self.thresholds[:, None], self.temperature)
+
+
+def push(margins: torch.Tensor, temperature: float | None) -> torch.Tensor:
+    """What `margins` (U, N) of scores over users' last places are worth to a pusher, (N,).
+
+    *promote* (no temperature) is the mean of log σ(margin), as AIP has it. Far below the lists it is a straight
+    line: it lifts the item for everybody alike, mostly from one hopeless place to another. *reach* is the log of the
+    mean of σ(margin / temperature): a soft count of the lists that hold the item; it goes where lists are near. Ours.
+    """
+    if temperature is None:
+        return F.logsigmoid(margins).mean(0)
+    return F.logsigmoid(margins / temperature).logsumexp(0) - math.log(len(margins))
+
+
+def softness(scores: torch.Tensor) -> float:
+    """The temperature of *reach*: 0.3 of what separates two items for a user, of scores (U, I)."""
+    return 0.3 * scores.std(1).mean().item()
 
 
 def last_place(scores: torch.Tensor, owned: torch.Tensor, k: int) -> torch.Tensor:
@@ -196,6 +216,7 @@ class PromoteIn(Goal):
     items: torch.Tensor
     thresholds: torch.Tensor
     sign: float = 1.0
+    temperature: float | None = None
 
     @property
     def modules(self):
@@ -206,25 +227,29 @@ class PromoteIn(Goal):
 
     def __call__(self, images):
         scores = self.recommender.item_scores(self.users, self.items, self.features(images))
-        return F.logsigmoid(self.sign * (scores - self.thresholds[:, None])).mean(0)
+        return push(self.sign * (scores - self.thresholds[:, None]), self.temperature)
 
 
-def promote_in(features: nn.Module, recommender, users, items, served, owned, k: int) -> PromoteIn:
-    """The promote objective in `recommender`, whose list has `k` places.
+def promote_in(
+    features: nn.Module, recommender, users, items, served, owned, k: int, *, reach: bool = False
+) -> PromoteIn:
+    """The promote objective in `recommender`, whose list has `k` places; or *reach*, see `push`.
 
     `served` (I, D) are the features that it serves now, `owned` (U, I) what the users of `users` (U,) have."""
     scores = recommender.scores(users, served)
     owned = torch.as_tensor(owned, dtype=torch.bool, device=scores.device)
     users, items = (torch.as_tensor(numbers, device=scores.device) for numbers in (users, items))
-    return PromoteIn(features, recommender, users, items, last_place(scores, owned, k))
+    temperature = softness(scores) if reach else None
+    return PromoteIn(features, recommender, users, items, last_place(scores, owned, k), temperature=temperature)
 
 
 def demote(goal: Promote | PromoteIn) -> Promote | PromoteIn:
     """The reverse: mean over the known users of log σ(s_u^(k) − s(u, i′)), which pushes hardest where the item is in
     the list. (−promote would push least there: its slope is gone where the item is safely in.)"""
     if isinstance(goal, PromoteIn):
-        return replace(goal, sign=-goal.sign)
-    return replace(goal, weights=-goal.weights, offsets=-goal.offsets, thresholds=-goal.thresholds)
+        return replace(goal, sign=-goal.sign, temperature=None)
+    sides = {name: -getattr(goal, name) for name in ("weights", "offsets", "thresholds")}
+    return replace(goal, **sides, temperature=None)
 
 
 class Through(nn.Module):

@@ -131,9 +131,9 @@ class Ablations(Section):
 class Adaptive(Section):
     """Budgets of the attackers who know the defence."""
 
-    epsilons: Epsilons = [8, 16]
+    epsilons: Epsilons = [2, 4, 8]
     steps: Count = 20
-    items: Count = 48
+    items: Count = 36
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
 
 

@@ -58,8 +58,9 @@ ATTACK_COLOURS = {
     "pgd": _RED,
     "promote:fgsm": _SKY,
     "promote:pgd": _BLUE,
+    "reach:pgd": _GREEN,
     "mim": _PURPLE,
-    "untargeted:pgd": _GREEN,
+    "untargeted:pgd": _PINK,
 }
 
 

@@ -14,7 +14,7 @@ from vars_core import paths, timings
 ABSENT = "–"
 BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
 
-PROMOTE = "promote:pgd@8"
+REACH = "reach:pgd@8"
 VICTIMS = {"bprmf": "BPR-MF", "visualknn": "visual k-NN", "vbpr": "VBPR", "amr": "AMR", "dvbpr": "DVBPR"}
 HEADLINES = [  # row title, metrics file, keys
     ("users", "01_data", ["users"]),
@@ -27,24 +27,26 @@ HEADLINES = [  # row title, metrics file, keys
     *((f"{title}, cold AUC", "02_recommender", [name, "cold_auc"]) for name, title in VICTIMS.items()),
     ("exposure@20, no attack", "03_attacks", ["exposure@20", "none"]),
     ("exposure@20, PGD to a hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
-    ("exposure@20, PGD promoting, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
+    ("exposure@20, promote, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
+    ("exposure@20, reach, ε = 4", "03_attacks", ["exposure@20", "reach:pgd@4"]),
+    ("exposure@20, reach, ε = 8", "03_attacks", ["exposure@20", REACH]),
     ("feature recovery, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@8"]),
     ("feature recovery, JPEG 75", "04_reconstruction", ["jpeg75", "feature_recovery", "pgd@8"]),
-    ("exposure recovery, promoting, global ViT", "04_reconstruction", ["global_vit", "exposure_recovery", PROMOTE]),
-    ("exposure recovery, promoting, JPEG 75", "04_reconstruction", ["jpeg75", "exposure_recovery", PROMOTE]),
+    ("exposure recovery, reach, global ViT", "04_reconstruction", ["global_vit", "exposure_recovery", REACH]),
+    ("exposure recovery, reach, JPEG 75", "04_reconstruction", ["jpeg75", "exposure_recovery", REACH]),
     ("NDCG@20 lost on clean photos, global ViT", "04_reconstruction", ["global_vit", "clean_ndcg_loss"]),
     ("NDCG@20 lost on clean photos, JPEG 75", "04_reconstruction", ["jpeg75", "clean_ndcg_loss"]),
     ("detector, AUROC", "05_detection", ["contrastive", "auroc", "pgd@8"]),
     ("detector, TPR at 1 % FPR", "05_detection", ["contrastive", "tpr@1", "pgd@8"]),
     ("detector, AUROC, attack it never saw", "05_detection", ["contrastive", "auroc", "unseen@8"]),
     (
-        "reaches lists unflagged (1 % FPR), promoting, ε = 8, seller knows f",
+        "reaches lists unflagged (1 % FPR), reach, ε = 8, seller knows f",
         "07_adaptive",
-        ["T0", "both", "asr@1", PROMOTE],
+        ["T0", "both", "asr@1", REACH],
     ),
-    ("… and the filter (T2)", "07_adaptive", ["T2", "both", "asr@1", PROMOTE]),
-    ("… and the detector (T3)", "07_adaptive", ["T3", "both", "asr@1", PROMOTE]),
-    ("the same without a defence", "07_adaptive", ["T0", "none", "exposure@20", PROMOTE]),
+    ("… and the filter (T2)", "07_adaptive", ["T2", "both", "asr@1", REACH]),
+    ("… and the detector (T3)", "07_adaptive", ["T3", "both", "asr@1", REACH]),
+    ("the same without a defence", "07_adaptive", ["T0", "none", "exposure@20", REACH]),
 ]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from vars_core import catalogue, paths, ranking, split
 from vars_core.extractor import Extractor, extract
-from vars_core.objectives import Promote
+from vars_core.objectives import Promote, softness
 from vars_core.recommenders import VBPR
 from vars_core.runtime import device
 
@@ -97,6 +97,10 @@ class Shop:
         weights = self.recommender.visual_matrix()[self.known]
         own = torch.from_numpy(self.features[items]).to(device())
         return Promote(features, weights, scores[:, items] - weights @ own.T, best)
+
+    def reach(self, items, features: nn.Module) -> Promote:
+        """*reach* for `items`: as `promote`, but a soft count of the lists (see `objectives.push`)."""
+        return replace(self.promote(items, features), temperature=softness(self._scores(self.known)))
 
     def hooks(self, items, n_hooks: int, generator: torch.Generator) -> np.ndarray:
         """For each item the popular training item whose looks it will copy: one of the `n_hooks` most bought

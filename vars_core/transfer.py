@@ -50,9 +50,9 @@ class Victim:
         return ranking.item_ranks(clean, shop.split.train[shop.reporting], items, new)
 
     def attack(self, shop: Shop, items, epsilon: int, steps: int, seed: int) -> np.ndarray:
-        """Photos uint8 of `items` after white-box promote through this victim, on the users the attacker knows."""
+        """Photos uint8 of `items` after white-box *reach* through this victim, on the users the attacker knows."""
         owned = np.asarray(shop.split.train[shop.known].todense(), bool)
-        goal = promote_in(self.eye, self.recommender, shop.known, items, self.served, owned, shop.k)
+        goal = promote_in(self.eye, self.recommender, shop.known, items, self.served, owned, shop.k, reach=True)
         draw = generator(seed, "white box", self.name, epsilon)
 
         def run(objective, images):
