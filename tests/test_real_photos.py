@@ -11,7 +11,7 @@ WEIGHTS = SHARED / "weights" / "squeezenet1_0.safetensors"
 SMALL = (
     "data.max_items=150", "attacks.epsilons=[8]", "attacks.steps=3", "attacks.items=6", "recommender.epochs=4",
     "reconstruction.steps=4", "detection.steps=4", "detection.joint_steps=2", "ablations.steps=2", "adaptive.items=4",
-    "adaptive.steps=2",
+    "adaptive.steps=2", "attacks.few=3", "attacks.queries=34", "recommender.dvbpr_epochs=1",
 )  # fmt: skip
 
 
