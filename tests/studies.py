@@ -28,8 +28,8 @@ def study(name, *arguments, root=ROOT):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def metrics(folder):
-    return {name: json.loads((folder / "metrics" / f"{name}.json").read_text()) for name in NOTEBOOKS}
+def metrics(folder, notebooks=NOTEBOOKS):
+    return {name: json.loads((folder / "metrics" / f"{name}.json").read_text()) for name in notebooks}
 
 
 def leaves(tree, path=()):

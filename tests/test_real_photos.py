@@ -1,4 +1,4 @@
-"""All seven notebooks on real photos, where there are any; this takes minutes."""
+"""Notebooks on real photos, where there are any: all seven with real feedback, three where it's simulated."""
 
 import json
 import shutil
@@ -15,8 +15,8 @@ SMALL = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "simulated"), [("ml-small-posters", False), ("clothing-small", True)])
-def test_smoke_on_real_photos(name, simulated, tmp_path):
+def run(name, tmp_path, *options):
+    """The root and the work folder of a study of a shared catalogue."""
     catalogue = SHARED / "data" / name
     if not (catalogue.is_dir() and WEIGHTS.is_file()):
         pytest.skip(f"no {catalogue} or no {WEIGHTS.name} here")
@@ -26,20 +26,34 @@ def test_smoke_on_real_photos(name, simulated, tmp_path):
     for file in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(ROOT / file, root / file)
     changes = [part for setting in SMALL for part in ("--set", setting)]
-    study(name, "--data", catalogue, "--weights", WEIGHTS, "--work", work, "--publish", *changes, root=root)
+    study(name, "--data", catalogue, "--weights", WEIGHTS, "--work", work, *options, *changes, root=root)
+    return root, work
 
-    published = root / "reports" / "catalogues" / name
-    values = metrics(published)
-    assert {"hr@10", "auc"} <= set(values["02_recommender"]["vbpr"])
-    assert {"none", "pgd@8", "promote:pgd@8"} <= set(values["03_attacks"]["exposure@10"])
-    for key, value in leaves(values["03_attacks"]["exposure@10"]):
+
+def check(metrics, caption, simulated):
+    assert {"hr@10", "auc"} <= set(metrics["02_recommender"]["vbpr"])
+    assert {"none", "pgd@8", "promote:pgd@8"} <= set(metrics["03_attacks"]["exposure@10"])
+    for key, value in leaves(metrics["03_attacks"]["exposure@10"]):
         assert 0 <= value <= 1, key
-    run = json.loads((published / "run.json").read_text())
-    assert run["simulated"] is simulated and run["parameters"]["recommender"]["extractor"] == "squeezenet1_0"
-    assert run["catalogue"] and set(run["minutes"]) == set(NOTEBOOKS)
+    assert ("(simulated feedback)" in caption.read_text()) == simulated
+
+
+CAPTION = "reports/tables/03_attacks/outcomes.md"
+
+
+def test_garments_with_simulated_feedback(tmp_path):
+    _, work = run("clothing-small", tmp_path, "--only", "01", "02", "03")
+    check(metrics(work / "reports", NOTEBOOKS[:3]), work / CAPTION, simulated=True)
+
+
+def test_posters_with_real_feedback(tmp_path):
+    root, work = run("ml-small-posters", tmp_path, "--publish")
+    published = root / "reports" / "catalogues" / "ml-small-posters"
+    check(metrics(published), work / CAPTION, simulated=False)
+    told = json.loads((published / "run.json").read_text())
+    assert told["simulated"] is False and told["parameters"]["recommender"]["extractor"] == "squeezenet1_0"
+    assert told["catalogue"] and set(told["minutes"]) == set(NOTEBOOKS)
     assert str(SHARED) not in (published / "run.json").read_text()  # names only, no paths of this machine
-    caption = (work / "reports/tables/03_attacks/outcomes.md").read_text()
-    assert ("(simulated feedback)" in caption) == simulated
 
     # No photo leaves the work folder: only numbers are published.
     files = [p for p in (root / "reports").rglob("*") if p.is_file()]
