@@ -7,6 +7,8 @@ import pytest
 from conftest import ROOT, SHARED
 from studies import NOTEBOOKS, leaves, metrics, study
 
+from vars_core import params
+
 WEIGHTS = SHARED / "weights" / "squeezenet1_0.safetensors"
 SMALL = (
     "data.max_items=150", "attacks.epsilons=[8]", "attacks.steps=3", "attacks.items=6", "recommender.epochs=4",
@@ -44,6 +46,7 @@ CAPTION = "reports/tables/03_attacks/outcomes.md"
 def test_garments_with_simulated_feedback(tmp_path):
     _, work = run("clothing-small", tmp_path, "--only", "01", "02", "03")
     check(metrics(work / "reports", NOTEBOOKS[:3]), work / CAPTION, simulated=True)
+    assert params.load(work / "params.yaml")["recommender"]["extractor"] == "squeezenet1_0"
 
 
 def test_posters_with_real_feedback(tmp_path):
