@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import attacks, recommenders_cost, shops, turns, vbpr_sweep
+from benchmarks import attacks, defence, recommenders_cost, shops, turns, vbpr_sweep
 from vars_core import extractor, ranking
 from vars_core.recommenders import VBPR
 
@@ -175,3 +175,16 @@ def test_missing_data_is_named(capsys):
         with pytest.raises(SystemExit):
             vbpr_sweep.main(arguments)
         assert says in capsys.readouterr().err
+
+
+def test_what_the_defence_costs(tmp_path):
+    table, run = ran(defence, tmp_path)
+    assert {"resnet50", "small_cnn", "filter", "detector", "filter + detector", "convolution", "jpeg75"} <= set(
+        table.what
+    )
+    by = table[table.side == 32].set_index("what")
+    assert (table["ms per photo"] > 0).all() and by["× base"]["small_cnn"] == 1
+    assert by["M multiply-adds"]["filter"] == pytest.approx(by["M multiply-adds"]["convolution"], rel=0.1)
+    assert by["M multiply-adds"]["half the width"] < by["M multiply-adds"]["filter"]
+    assert run["filter + detector over ResNet-50"] > 0 and run["goal"] == 1.5
+    assert all(row["MB"] >= 0 for row in run["growth"])

@@ -10,11 +10,13 @@ from safetensors import safe_open
 from test_training import extractor, loss, smooth_photos
 from torch import nn
 
+from vars_core import params
 from vars_core.calibration import conformal_threshold
 from vars_core.defence import Defence, fit_jointly, load_filter, save_filter
 from vars_core.detectors import Detector, scores
-from vars_core.extractor import to_images, to_photos
-from vars_core.filters import ConvDenoiser, GlobalViT
+from vars_core.extractor import Extractor, to_images, to_photos
+from vars_core.filters import ConvDenoiser, GlobalViT, WindowedViT
+from vars_core.perturbations import Perturber
 from vars_core.runtime import generator
 
 __all__ = ["extractor"]  # a fixture
@@ -100,6 +102,7 @@ def test_infinite_thresholds_survive_a_file(defence, extractor, tmp_path):
     "make",
     [
         lambda: GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2),
+        lambda: WindowedViT(channels=4, patch=4, width=8, depth=2, heads=2),
         lambda: ConvDenoiser(channels=4, width=8, depth=1),
     ],
 )
@@ -142,3 +145,46 @@ def test_joint_fitting_weighs_attacked_and_honest_photos_as_the_filters_training
     args = (one_for_touched_ten_for_honest, smooth_photos(16), cfg, attack)
     history = fit_jointly(defence, *args, steps=2, generator=generator(0))
     assert history["filter"].tolist() == pytest.approx([7 / 8 * 1 + 1 / 8 * 10] * 2)
+
+
+def test_a_share_of_the_joint_attacks_is_made_through_the_filter(defence, extractor, monkeypatch):
+    seen, genuine = [], Perturber.attack
+
+    def noted(self, images, own, features=None):
+        seen.append((len(images), None if features is None else features.purifier))
+        return genuine(self, images, own, features)
+
+    monkeypatch.setattr(Perturber, "attack", noted)
+    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, temperature=0.1)
+    attack = SimpleNamespace(epsilons=[4], attack_steps=1)
+    for knowing, calls in (
+        (0.0, [(8, None)]),
+        (0.5, [(4, defence.purifier), (4, None)]),
+        (1.0, [(8, defence.purifier)]),
+    ):
+        seen.clear()
+        fit_jointly(
+            defence, loss(extractor), smooth_photos(8), cfg, attack, steps=1, generator=generator(0), knowing=knowing
+        )
+        assert seen == calls
+
+
+def test_fit_makes_a_calibrated_defence_without_a_recommender():
+    torch.manual_seed(0)
+    net, photos = Extractor("small_cnn"), smooth_photos(48)
+    net.freeze_scaler(photos)
+    net = net.eval().requires_grad_(False)
+    before = torch.random.get_rng_state()
+    shape = dict(patch=8, width=8, depth=1, heads=2, channels=4)
+    reconstruction = params.Reconstruction(**shape, steps=3, batch_size=8, epsilons=[8], attack_steps=1)
+    detection = params.Detection(steps=2, joint_steps=2, batch_size=8)
+    setup = (net, photos, smooth_photos(120, seed=3), reconstruction, detection)
+    made, again, other = (Defence.fit(*setup, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert set(made.thresholds) == {"1", "5"} and made.size == 16
+    filtered, score, _ = made.screen(photos)
+    assert filtered.shape == photos.shape and (score == again.screen(photos)[1]).all()
+    assert (score != other.screen(photos)[1]).any()
+    assert not torch.equal(made.purifier.out.weight, torch.zeros_like(made.purifier.out.weight))
+    kept = Defence.fit(*setup, seed=0, purifier=made.purifier)
+    assert kept.purifier is made.purifier

@@ -14,12 +14,22 @@ from torch import nn
 from torch.nn import functional as F
 
 from vars_core.attacks import gradient, linf
-from vars_core.calibration import auroc, auroc_row, conformal_threshold, rate_row
+from vars_core.calibration import (
+    auroc,
+    auroc_row,
+    average_precision,
+    conformal_threshold,
+    equal_error_rate,
+    rate_row,
+)
+from vars_core.classics import Median
+from vars_core.defence import Defence
 from vars_core.detectors import Detector, Score, Squeezing, contrastive_loss, scores, train_detectors
 from vars_core.extractor import to_images, to_photos
-from vars_core.filters import Median
 from vars_core.objectives import hook
+from vars_core.rival_detectors import Evidence
 from vars_core.runtime import generator
+from vars_core.score_variants import NearestClean, Prototypes, embeddings
 
 __all__ = ["extractor"]  # the toy extractor of test_training, as a fixture
 
@@ -196,3 +206,24 @@ def test_the_score_can_be_differentiated_by_an_attacker(trained, extractor):
     slope = gradient(score, to_images(smooth_photos(4, seed=8)))
     assert (slope.abs().amax((1, 2, 3)) > 0).all()
     assert all(p.grad is None for p in score.parameters())
+
+
+def test_equal_error_rate_and_precision_by_hand():
+    clean, attacked = np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.5, 2.5, 3.5, 4.5])
+    assert equal_error_rate(clean, attacked) == pytest.approx(0.25)  # above 2.2: one of four on either side
+    assert equal_error_rate(clean, clean + 10) == 0
+    # at a prevalence of 1/2: thresholds 4.5, 3.5 (precision 1), 2.5 (3/4 with one alarm), 1.5 (4/6)
+    assert average_precision(clean, attacked, 0.5) == pytest.approx((1 + 1 + 3 / 4 + 4 / 6) / 4)
+    assert average_precision(clean, attacked, 1e-3) < average_precision(clean, attacked, 0.5)
+    assert average_precision(clean, clean + 10, 1e-3) == pytest.approx(1)
+
+
+def test_prototypes_and_nearest_clean_photos_tell_attacks_too(trained, attacked, extractor):
+    defence = Defence(Median(), trained[0]["contrastive"], extractor)
+    clean = smooth_photos(60, seed=8)
+    evidence = Evidence(smooth_photos(40, seed=1), np.zeros(40), clean[:20], attacked[:20], clean[20:40])
+    for kind in (Prototypes, NearestClean):
+        rival = kind(defence).fit(evidence, generator(0))
+        assert auroc(rival.score(clean[40:]), rival.score(attacked[20:])) > 0.8
+        assert np.isfinite(rival.threshold(0.2))
+    assert np.allclose(np.linalg.norm(embeddings(defence, clean[:3]), axis=1), 1, atol=1e-5)

@@ -6,16 +6,15 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from vars_core.classics import JPEG, BitDepth, Gaussian, Median, TotalVariation, classics
 from vars_core.extractor import to_images, to_photos
 from vars_core.filters import (
-    JPEG,
-    BitDepth,
     ConvDenoiser,
     GlobalViT,
-    Median,
-    classics,
+    WindowedViT,
     conv_of_equal_cost,
     multiply_adds,
+    windowed_of_equal_cost,
 )
 
 
@@ -39,13 +38,18 @@ def conv():
     return ConvDenoiser(channels=6, width=16, depth=1)
 
 
+def windowed():
+    torch.manual_seed(0)
+    return WindowedViT(channels=6, patch=8, width=16, depth=2, heads=2)
+
+
 def awake(model):
     """The last convolution starts at zero; give it weights."""
     nn.init.normal_(model.out.weight)
     return model
 
 
-@pytest.mark.parametrize("make", [vit, conv])
+@pytest.mark.parametrize("make", [vit, conv, windowed])
 @pytest.mark.parametrize("shape", [(32, 32), (16, 40)])
 def test_an_untrained_filter_is_the_identity_bit_for_bit(make, shape):
     shown = images(2, 40)[:, :, : shape[0], : shape[1]]
@@ -53,14 +57,14 @@ def test_an_untrained_filter_is_the_identity_bit_for_bit(make, shape):
     assert torch.equal(make().train()(shown), shown)
 
 
-@pytest.mark.parametrize("make", [vit, conv])
+@pytest.mark.parametrize("make", [vit, conv, windowed])
 def test_an_untrained_filter_learns_at_once(make):
     model = make()
     (model(images()) - 0.5).square().mean().backward()
     assert model.out.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("make", [vit, conv])
+@pytest.mark.parametrize("make", [vit, conv, windowed])
 def test_output_is_an_image_and_two_passes_agree(make):
     model = awake(make()).eval()
     with torch.no_grad():
@@ -98,6 +102,13 @@ def test_attention_is_global_and_convolution_is_not():
     assert far_change(conv()) == 0
 
 
+def test_windows_see_no_further_than_windows():
+    """Patches of 4 in windows of 4: one block reaches 16 pixels, a shifted one half a window more."""
+    torch.manual_seed(0)
+    model = WindowedViT(channels=6, patch=4, width=16, depth=2, heads=2)
+    assert far_change(model) == 0
+
+
 @pytest.mark.parametrize(("make", "patch"), [(vit, 8), (conv, 4)])
 def test_sides_that_are_no_multiple_of_the_patch_are_refused(make, patch):
     with pytest.raises(ValueError, match=f"multiples of {patch}"):
@@ -116,6 +127,9 @@ def test_the_rival_costs_the_same(settings, side):
     rival = conv_of_equal_cost(ours, side)
     assert isinstance(rival, ConvDenoiser)
     assert multiply_adds(rival, side) == pytest.approx(multiply_adds(ours, side), rel=0.05)
+    windows = windowed_of_equal_cost(ours, side)
+    assert windows.settings["depth"] == ours.settings["depth"]
+    assert multiply_adds(windows, side) == pytest.approx(multiply_adds(ours, side), rel=0.15)  # widths come in steps
 
 
 def test_multiply_adds_of_a_convolution():
@@ -123,7 +137,7 @@ def test_multiply_adds_of_a_convolution():
 
 
 # Trap: float, unclipped images; the shop serves 8-bit ones.
-@pytest.mark.parametrize("name", ["none", "jpeg50", "jpeg75", "median"])
+@pytest.mark.parametrize("name", ["none", "jpeg50", "jpeg75", "jpeg90", "median", "bits3", "bits5"])
 def test_classics_stay_on_the_grid(name):
     shown = images()
     filtered = classics()[name](shown)
@@ -138,6 +152,15 @@ def test_median_and_bit_depth_do_what_they_say():
     torch.testing.assert_close(Median()(shown)[0, :, 1:-1, 1:-1], torch.from_numpy(expected)[:, 1:-1, 1:-1])
     assert len(BitDepth(3)(shown).unique()) == 8
     assert torch.equal(BitDepth(8)(shown), shown)
+
+
+@pytest.mark.parametrize("arm", [Gaussian(0.8), TotalVariation(0.1)])
+def test_smoothing_keeps_flat_photos_and_takes_noise_away(arm):
+    flat, shown = torch.full((2, 3, 16, 16), 0.4), images(2, 16)
+    torch.testing.assert_close(arm(flat), flat, atol=1e-4, rtol=0)
+    smooth = arm(shown)
+    assert smooth.shape == shown.shape and smooth.dtype == torch.float32 and 0 <= smooth.min() <= smooth.max() <= 1
+    assert smooth.std() < 0.8 * shown.std()
 
 
 def test_jpeg_quality_orders_the_damage():

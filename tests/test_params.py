@@ -72,9 +72,14 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
             "attacks.epsilons.1: ε in 8-bit steps, 1 to 255; got 300",
         ),
         (
-            "unseen_epsilon: ",
-            "unseen_epsilon: 0  # ",
-            "detection.unseen_epsilon: ε in 8-bit steps, 1 to 255; got 0",
+            "unseen_epsilons: [3, 6, 12]",
+            "unseen_epsilons: [3, 0]",
+            "attacks.unseen_epsilons.1: ε in 8-bit steps, 1 to 255; got 0",
+        ),
+        (
+            "unseen_epsilons: [3, 6, 12]",
+            "unseen_epsilons: [3, 8]",
+            "attacks.unseen_epsilons: kept for testing, so not in reconstruction.epsilons; got [8]",
         ),
         ("  hooks: 20", "  hoks: 20", "attacks.hoks: unknown parameter; did you mean hooks?"),
         ("\nattacks:", "\natacks:", "atacks: unknown section; did you mean attacks"),

@@ -10,11 +10,13 @@ from test_training import extractor, smooth_photos
 from torch import nn
 
 from vars_core import adaptive, campaign, ranking, recovery
+from vars_core.attacks import linf
+from vars_core.classics import Median
 from vars_core.defence import Defence
 from vars_core.detectors import Detector
 from vars_core.extractor import extract, to_images
-from vars_core.filters import Median
-from vars_core.objectives import Promote
+from vars_core.objectives import Goal, Promote
+from vars_core.orthogonal import orthogonal_pgd
 from vars_core.recommenders import VBPR
 from vars_core.runtime import generator
 from vars_core.shop import Shop
@@ -273,3 +275,68 @@ def test_flagged_items_reach_nobody(scene):
     for name in ("detector", "both"):
         blocked = scene.exposed(photos, name)
         assert np.nansum(blocked) == 0 and np.array_equal(np.isnan(blocked), np.isnan(reached))
+
+
+# Trap: one tier only; a higher tier that may use less than a lower one.
+def test_tiers_hold_what_lower_ones_hold(scene):
+    options = dict(steps=2, penalties=[0.1, 1.0], queries=5, seed=0)
+    pools = adaptive.pools(scene, "reach", 8, grey=scene, **options)
+    assert [len(pools[t]) for t in ("T0", "T1", "T2", "T3", "T4")] == [1, 3, 4, 10, 1]
+    for lower, higher in (("T0", "T1"), ("T1", "T2"), ("T2", "T3")):
+        assert all(any(a is b for b in pools[higher]) for a in pools[lower])
+    clean = scene.bare.photos(ITEMS).astype(int)
+    for photos in (*pools["T3"], *pools["T4"]):
+        assert photos.dtype == np.uint8 and 0 < np.abs(photos - clean).max() <= 8
+    again = adaptive.pools(scene, "reach", 8, given=pools, **options)
+    assert again["T1"] is pools["T1"] and np.array_equal(again["T0"][0], pools["T0"][0])
+    assert "T1" not in adaptive.pools(scene, "hook", 8, **options)
+
+
+def test_a_scene_can_be_narrowed(scene):
+    less = scene.narrowed(2)
+    assert len(less.items) == len(less.hooks) == len(less.targets) == 2 and len(less.images()) == 2
+
+
+def test_feature_matching_copies_what_detector_and_extractor_see(scene):
+    seen = adaptive._Seen(scene.defence, 1.0).eval()
+    wanted = seen(to_images(scene.bare.photos(scene.hooks)))
+    photos = adaptive.matching(scene, 16, 20, generator(0))
+    left, before = ((seen(to_images(p)) - wanted).square().sum(1) for p in (photos, scene.bare.photos(ITEMS)))
+    assert (left < 0.8 * before).all()
+
+
+class Sum(nn.Module):
+    """A toy detector: the mean of the upper half; and a toy goal: the mean of everything."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, images):
+        return images[:, :, self.rows].mean((1, 2, 3))
+
+
+class Brighter(Goal):
+    modules = ()
+
+    def __call__(self, images):
+        return images.mean((1, 2, 3))
+
+
+def test_orthogonal_gradients_reach_the_goal_without_the_alarm():
+    """All may get brighter, but the upper half must stay below 0.405: only the lower one goes up."""
+    grey = torch.full((3, 3, 8, 8), 102 / 255)
+    alarm = Sum(slice(0, 4))
+    found = orthogonal_pgd(Brighter(), alarm, 0.405, grey, 8, steps=20, generator=generator(0))
+    assert (alarm(found) <= 0.405).all()
+    assert ((found - grey).abs() * 255).max() <= 8 + 1e-3
+    assert (found[:, :, 4:].mean((1, 2, 3)) > 108 / 255).all()
+    careless = linf(Brighter(), grey, 8, steps=20, generator=generator(0))
+    assert (alarm(careless) > 0.405).all()
+
+
+def test_where_no_alarm_can_be_avoided_the_lowest_is_kept():
+    grey = torch.full((2, 3, 8, 8), 102 / 255)
+    alarm = Sum(slice(0, 8))
+    found = orthogonal_pgd(Brighter(), alarm, 0.0, grey, 8, steps=20, generator=generator(0))
+    assert (alarm(found) < 0.375).all()

@@ -68,18 +68,25 @@ def test_smoke_metrics_keep_the_contract(found):
     attacked = found["03_attacks"]
     assert attacks <= set(attacked["exposure@10"]) and attacks <= set(attacked["rank_shift"])
     assert attacks - {"none"} == set(attacked["psnr"])
-    for arm in ("jpeg50", "jpeg75", "median", "conv", "global_vit"):
+    harmful = {a for a in attacks if not a.startswith(("none", "noise"))}
+    trained = ("conv", "windowed_vit", "global_vit", "global_vit_adaptive", "robust")
+    for arm in ("jpeg50", "jpeg75", "jpeg90", "median", "bits3", "gaussian", "tv", *trained):
         assert {"clean_feature_mse", "feature_recovery"} <= set(found["04_reconstruction"][arm])
-        assert attacks - {"none"} <= set(found["04_reconstruction"][arm]["feature_recovery"])
-    for detector in ("contrastive", "bce", "squeezing"):
+        assert harmful <= set(found["04_reconstruction"][arm]["feature_recovery"])
+    assert {"mim@8", "apgd@8", "square@8", "cw", "pgd@6", "other:pgd@8"} <= set(
+        found["04_reconstruction"]["global_vit"]["feature_recovery"]
+    )
+    assert "clean_ndcg_loss" in found["04_reconstruction"]["amr"]
+    rivals = ("squeezing", "magnet", "lid", "mahalanobis", "knn", "jpeg")
+    for detector in ("contrastive", "contrastive_separate", "bce", "prototype", "nearest_clean", *rivals):
         assert {"auroc", "tpr@1", "tpr@5"} <= set(found["05_detection"][detector])
         named = set(found["05_detection"][detector]["auroc"])
         assert {"pgd@8", "promote:pgd@8", "unseen@8", "attack_vs_noise@8"} <= named
     assert {"asr@1", "undefended", "benign_flagged", "ndcg_loss"} <= set(found["05_detection"]["system"])
-    assert {"attention", "contrastive", "joint", "feature_loss"} <= set(found["06_ablations"])
-    for tier in ("T0", "T2", "T3"):
-        for defence in ("none", "filter", "detector", "both"):
-            assert "pgd@8" in found["07_adaptive"][tier][defence]["exposure@10"]
+    assert {"attention", "loss", "perturbations", "size", "contrastive", "joint"} <= set(found["06_ablations"])
+    for tier in ("T0", "T2", "T3", "T4"):  # T1 needs a second training
+        for defence in ("none", "filter", "detector", "both", "filter_adaptive", "both_adaptive"):
+            assert {"pgd@8", "reach:pgd@8"} <= set(found["07_adaptive"][tier][defence]["exposure@10"])
         assert "pgd@8" in found["07_adaptive"][tier]["both"]["asr@1"]
     checks = found["07_adaptive"]["sanity"]
     assert len(checks) >= 5 and all(isinstance(v, bool) for v in checks.values())

@@ -1,6 +1,7 @@
 """Intervals against scipy, and against loops that resample one row at a time."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
@@ -98,3 +99,12 @@ def test_holm_by_hand():
 def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_over_seeds_by_hand():
+    rows = pd.DataFrame({"measure": ["b", "a", "b", "a"], "value": [1.0, 5.0, 3.0, 5.0]})
+    table = stats.over_seeds(rows)
+    assert list(table.index) == ["b", "a"] and table["mean"].tolist() == [2, 5]
+    half = 12.706 * np.sqrt(2) / np.sqrt(2)  # t of one degree of freedom, standard deviation √2
+    assert table.loc["b"].tolist() == pytest.approx([2, 2 - half, 2 + half], rel=1e-3)
+    assert table.loc["a"].tolist() == [5, 5, 5]

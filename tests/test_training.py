@@ -8,13 +8,13 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from vars_core import checkpoint
+from vars_core import checkpoint, params
 from vars_core.attacks import linf, noise, quantise
 from vars_core.detectors import labelled_batch
 from vars_core.extractor import to_images
 from vars_core.filters import GlobalViT
 from vars_core.objectives import hook
-from vars_core.perturbations import BENIGN, Perturber, augment
+from vars_core.perturbations import BENIGN, KINDS, Perturber, augment
 from vars_core.runtime import generator
 from vars_core.training import FilterLoss, Learner, features_of, next_batch, ranking_matrix, rate_at, train_filters
 
@@ -253,3 +253,68 @@ def test_a_filter_ends_as_the_running_mean_of_its_weights():
         mean = mean / 2 + weight / 2
     learner.finish()
     assert model.weight.item() == pytest.approx(mean) and mean != pytest.approx(seen[-1], abs=1e-3)
+
+
+@pytest.mark.parametrize("kinds", [("fgsm",), ("pgd",), ("untargeted",), ("fgsm", "untargeted"), KINDS])
+def test_every_attacked_image_of_every_kind_is_attacked(extractor, kinds):
+    """Running away from one's own features starts where the slope is zero: FGSM would give the clean image back, and
+    the detector would learn to call it attacked."""
+    images, draw = to_images(smooth_photos()), generator(3)
+    own = features_of(extractor, smooth_photos())
+    perturber = Perturber(extractor, own, [4], 2, draw, kinds)
+    attacked = perturber.attack(images, own)
+    assert (largest_steps(attacked, images) == 4).all()
+    moved = (extractor(attacked) - own).square().mean(1)
+    noisy = (extractor(perturber.noise(images)) - own).square().mean(1)
+    assert (moved > noisy).float().mean() > 0.9
+
+
+def test_unknown_kinds_of_attack_are_refused(extractor):
+    with pytest.raises(ValueError, match="kinds of attack are fgsm, pgd, untargeted; got mim"):
+        Perturber(extractor, None, [4], 2, generator(0), ("mim",))
+
+
+def test_an_arm_that_knows_is_attacked_through_its_filter(extractor, monkeypatch):
+    """The adaptive regime: half of the attacked photos of that arm alone are made on f∘R as it stands."""
+    seen, genuine = [], Perturber.attack
+
+    def noted(self, images, own, features=None):
+        seen.append((len(images), features))
+        return genuine(self, images, own, features)
+
+    monkeypatch.setattr(Perturber, "attack", noted)
+    torch.manual_seed(0)
+    arms = {name: (GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2), loss(extractor)) for name in "ab"}
+    cfg = params.Reconstruction(batch_size=16, epsilons=[4], attack_steps=1)
+    train_filters(arms, smooth_photos(), cfg, steps=2, generator=generator(0), knowing={"b": 0.5})
+    blind, knowing = seen[0], seen[1]
+    assert len(seen) == 4 and blind == (12, None) and knowing[0] == 6
+    assert knowing[1].purifier is arms["b"][0] and knowing[1].extractor is extractor
+
+
+def test_fixed_twins_take_the_place_of_fresh_attacks(extractor, monkeypatch):
+    """Photo and twin are mirrored and shifted together; no attack is made."""
+    photos = smooth_photos()
+    twins = 255 - photos
+    monkeypatch.setattr(Perturber, "attack", lambda *_: pytest.fail("an attack was made"))
+    met = []
+
+    class Watch(GlobalViT):
+        def forward(self, images):
+            met.append(images.detach().clone())
+            return super().forward(images)
+
+    cfg = params.Reconstruction(batch_size=16, epsilons=[4], attack_steps=1)
+    model = Watch(channels=4, patch=8, width=8, depth=1, heads=2)
+    train_filters({"a": (model, loss(extractor))}, photos, cfg, steps=1, generator=generator(0), twins=twins)
+    clean, attacked = met[0][:2], met[0][4:]
+    pool = augmented_versions(to_images(photos))
+    assert all((pool == image).flatten(1).all(1).any() for image in clean)
+    assert all(((pool + image - 1).abs() < 1e-4).flatten(1).all(1).any() for image in attacked)
+
+
+def augmented_versions(images):
+    """Every mirror and shift that `augment` may make."""
+    padded = [nn.functional.pad(v, (4, 4, 4, 4), mode="reflect") for v in (images, images.flip(3))]
+    side = images.shape[2]
+    return torch.cat([p[:, :, y : y + side, x : x + side] for p in padded for y in range(9) for x in range(9)])

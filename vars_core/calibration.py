@@ -1,7 +1,8 @@
 """What a detector's scores are worth: thresholds by conformal prediction, AUROC and rates with intervals."""
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from scipy.optimize import brentq
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from vars_core import stats
 
@@ -32,3 +33,18 @@ def rate_row(flagged: np.ndarray) -> dict:
     """Share of flagged images with its Wilson interval: value, ci_low, ci_high, n."""
     low, high = stats.wilson(int(flagged.sum()), len(flagged))
     return {"value": float(flagged.mean()), "ci_low": low, "ci_high": high, "n": len(flagged)}
+
+
+def equal_error_rate(clean: np.ndarray, attacked: np.ndarray) -> float:
+    """The rate at which as many clean images are flagged as attacked ones pass, on the interpolated ROC curve."""
+    labels = np.r_[np.zeros(len(clean)), np.ones(len(attacked))]
+    false, true, _ = roc_curve(labels, np.r_[clean, attacked])
+    return float(brentq(lambda rate: 1 - rate - np.interp(rate, false, true), 0, 1))
+
+
+def average_precision(clean: np.ndarray, attacked: np.ndarray, prevalence: float = 1e-3) -> float:
+    """Area under the precision-recall curve where a share `prevalence` of all uploads is attacked."""
+    labels = np.r_[np.zeros(len(clean)), np.ones(len(attacked))]
+    shares = ((1 - prevalence, clean), (prevalence, attacked))
+    weights = np.concatenate([np.full(len(found), share / len(found)) for share, found in shares])
+    return float(average_precision_score(labels, np.r_[clean, attacked], sample_weight=weights))

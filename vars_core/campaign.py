@@ -11,42 +11,59 @@ import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from vars_core import ranking, stats
-from vars_core.attacks import fgsm, in_batches, linf, noise
+from vars_core.apgd import apgd
+from vars_core.attacks import evaluate, fgsm, in_batches, linf, noise
+from vars_core.carlini_wagner import cw_l2
 from vars_core.extractor import to_images, to_photos
-from vars_core.objectives import hook
+from vars_core.objectives import hook, untargeted
 from vars_core.runtime import generator
 from vars_core.shop import Shop
+from vars_core.square import square
 
 ALGORITHMS = ("noise", "fgsm", "pgd", "promote:pgd", "reach:pgd")
 STRONGEST = "reach:pgd"
-KEPT_FOR_TESTING = ("mim",)  # no filter or detector sees these while it trains
+KEPT_FOR_TESTING = ("mim", "apgd", "square", "cw")  # no filter or detector sees these while it trains
+OTHERS = ("untargeted:pgd", *KEPT_FOR_TESTING)
 
 
 def attack(shop: Shop, items, hooks, algorithm: str, epsilon: int, steps: int, seed: int) -> np.ndarray:
     """Attacked photos uint8 (A, H, W, 3) of `items` within ε/255; T0, through the extractor alone.
 
-    Raises ValueError for an algorithm that is not in ALGORITHMS or KEPT_FOR_TESTING."""
-    if algorithm not in (*ALGORITHMS, *KEPT_FOR_TESTING):
-        known = ", ".join((*ALGORITHMS, *KEPT_FOR_TESTING))
-        raise ValueError(f"unknown attack {algorithm!r}; known: {known}")
+    Square has 50 queries for each of `steps`. C&W knows no ε: it goes half the way to the hook with as little L2
+    change as it can. Raises ValueError for an algorithm that is not in ALGORITHMS or OTHERS."""
+    if algorithm not in (*ALGORITHMS, *OTHERS):
+        raise ValueError(f"unknown attack {algorithm!r}; known: {', '.join((*ALGORITHMS, *OTHERS))}")
     images = to_images(shop.photos(items))
     draw = generator(seed, algorithm, epsilon)
     if algorithm == "noise":
         return to_photos(noise(images, epsilon, generator=draw))
-    if algorithm.startswith("promote:"):
-        objective = shop.promote(items, shop.extractor)
-    elif algorithm.startswith("reach:"):
-        objective = shop.reach(items, shop.extractor)
-    else:
-        objective = hook(shop.extractor, shop.hook_targets(hooks))
-    momentum = 1.0 if algorithm == "mim" else 0.0
 
     def run(goal, batch):
-        if algorithm == "fgsm":
-            return fgsm(goal, batch, epsilon)
-        return linf(goal, batch, epsilon, steps=steps, momentum=momentum, generator=draw)
+        options = {"steps": steps, "generator": draw}
+        match algorithm:
+            case "fgsm":
+                return fgsm(goal, batch, epsilon)
+            case "apgd":
+                return apgd(goal, batch, epsilon, **options).images
+            case "square":
+                return square(goal, batch, epsilon, queries=50 * steps, generator=draw).images
+            case "cw":
+                return cw_l2(goal, batch, threshold=0.5 * evaluate(goal, batch), **options).images
+        return linf(goal, batch, epsilon, momentum=1.0 if algorithm == "mim" else 0.0, **options)
 
-    return to_photos(in_batches(run, objective, images, label=f"{algorithm}@{epsilon}"))
+    goal = _goal(shop, items, hooks, algorithm.partition(":")[0])
+    return to_photos(in_batches(run, goal, images, label=f"{algorithm}@{epsilon}"))
+
+
+def _goal(shop: Shop, items, hooks, aim: str):
+    match aim:
+        case "promote":
+            return shop.promote(items, shop.extractor)
+        case "reach":
+            return shop.reach(items, shop.extractor)
+        case "untargeted":
+            return untargeted(shop.extractor, shop.hook_targets(items))
+    return hook(shop.extractor, shop.hook_targets(hooks))
 
 
 def campaign(shop: Shop, items, hooks, epsilons, steps: int, seed: int) -> dict[str, np.ndarray]:

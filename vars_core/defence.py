@@ -13,15 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vars_core import paths
 from vars_core.calibration import conformal_threshold
-from vars_core.detectors import Detector, Score, detector_loss, labelled_batch, scores
+from vars_core.detectors import Detector, Score, detector_loss, labelled_batch, scores, train_detectors
 from vars_core.extractor import Extractor, to_images, to_photos
-from vars_core.filters import ConvDenoiser, GlobalViT
+from vars_core.filters import ConvDenoiser, GlobalViT, WindowedViT
+from vars_core.objectives import Through
 from vars_core.perturbations import Perturber
-from vars_core.runtime import device, mixed_precision, progress
-from vars_core.training import CLEAN_SHARE, FilterLoss, features_of, next_batch
+from vars_core.runtime import device, generator, mixed_precision, progress
+from vars_core.training import CLEAN_SHARE, FilterLoss, features_of, next_batch, train_filters
 
-FILTERS = {"GlobalViT": GlobalViT, "ConvDenoiser": ConvDenoiser}
+FILTERS = {kind.__name__: kind for kind in (GlobalViT, WindowedViT, ConvDenoiser)}
 
 
 def save_filter(model: nn.Module, file: Path, **metadata: str) -> None:
@@ -49,6 +51,53 @@ class Defence:
     detector: Detector
     extractor: Extractor
     thresholds: dict[str, float] = field(default_factory=dict)
+    size: int = 64  # side of the photos it was fitted on, in pixels
+
+    @classmethod
+    def fit(
+        cls,
+        extractor: Extractor,
+        photos: np.ndarray,
+        validation: np.ndarray,
+        reconstruction,
+        detection,
+        *,
+        seed: int,
+        ranking: torch.Tensor | None = None,
+        purifier: nn.Module | None = None,
+        checkpoint: Path | None = None,
+    ) -> "Defence":
+        """A defence for `extractor`, fitted on clean `photos` (N, H, W, 3) and calibrated on others, `validation`.
+
+        First the filter alone (unless a trained `purifier` is given; it resumes from `checkpoint`), then the detector
+        behind it, then both together. `reconstruction` and `detection` are `params.Reconstruction` and
+        `params.Detection`; `ranking` is M of `FilterLoss`, and without it no recommender is needed."""
+        ranking = torch.zeros(extractor.dim, extractor.dim, device=device()) if ranking is None else ranking
+        weights = (getattr(reconstruction, f"{term}_weight") for term in ("pixel", "feature", "identity", "ranking"))
+        loss = FilterLoss(extractor, ranking, *weights)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            detector = Detector(extractor.dim)
+            untrained = purifier is None
+            if untrained:
+                shape = {n: getattr(reconstruction, n) for n in ("patch", "width", "depth", "heads", "channels")}
+                purifier = GlobalViT(**shape)
+        if untrained:
+            train_filters(
+                {"filter": (purifier, loss)}, photos, reconstruction, steps=reconstruction.steps,
+                generator=generator(seed, "filter"), checkpoint=checkpoint,
+            )  # fmt: skip
+        train_detectors(
+            {"contrastive": detector}, purifier, extractor, photos, detection, reconstruction,
+            steps=detection.steps, generator=generator(seed, "detector"),
+        )  # fmt: skip
+        made = cls(purifier, detector, extractor)
+        fit_jointly(
+            made, loss, photos, detection, reconstruction, steps=detection.joint_steps,
+            generator=generator(seed, "joint"),
+        )  # fmt: skip
+        made.calibrate(validation)
+        return made
 
     @property
     def score(self) -> Score:
@@ -56,7 +105,7 @@ class Defence:
 
     def calibrate(self, clean_photos: np.ndarray, rates=(0.01, 0.05)) -> None:
         """Thresholds from clean *validation* photos, which neither filter nor detector was fitted on."""
-        clean = scores(self.score, clean_photos)
+        clean, self.size = scores(self.score, clean_photos), clean_photos.shape[1]
         self.thresholds = {f"{100 * rate:g}": conformal_threshold(clean, rate) for rate in rates}
 
     @torch.no_grad()
@@ -74,8 +123,8 @@ class Defence:
             {k: v.contiguous() for k, v in self.detector.state_dict().items()},
             folder / "detector.safetensors",
         )
-        meta = {"thresholds": self.thresholds, "features": self.detector.dim, **metadata}
-        (folder / "defence.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
+        meta = {"thresholds": self.thresholds, "features": self.detector.dim, "size": self.size, **metadata}
+        paths.write(folder / "defence.json", json.dumps(meta, indent=1, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path, extractor: Extractor) -> "Defence":
@@ -83,7 +132,7 @@ class Defence:
         detector = Detector(meta["features"])
         detector.load_state_dict(load_file(folder / "detector.safetensors"))
         detector = detector.to(device()).eval().requires_grad_(False)
-        return cls(load_filter(folder / "filter.safetensors"), detector, extractor, meta["thresholds"])
+        return cls(load_filter(folder / "filter.safetensors"), detector, extractor, meta["thresholds"], meta["size"])
 
 
 def fit_jointly(
@@ -95,13 +144,15 @@ def fit_jointly(
     *,
     steps: int,
     generator: torch.Generator,
+    knowing: float = 0.0,
 ) -> pd.DataFrame:
     """Fine-tune filter and detector together on `photos` (N, H, W, 3), one attack pass for both losses.
 
     The filter's target for an attacked or noisy photo is the clean one; for a clean or edited photo it is that
     photo. Both kinds weigh in its loss as in `train_filters`: counted as they come, the honest views, which are
     most of the batch here, would teach it to leave everything alone.
-    The detector's gradient reaches the filter through the residual, which becomes evidence. `cfg` is
+    The detector's gradient reaches the filter through the residual, which becomes evidence. A share `knowing` of the
+    attacks is made through the filter as it stands (the adaptive regime). `cfg` is
     `params.Detection`, `attack_cfg` `params.Reconstruction`. Returns both losses by step."""
     purifier, detector, extractor = defence.purifier, defence.detector, defence.extractor
     pool = features_of(extractor, photos)
@@ -115,7 +166,7 @@ def fit_jointly(
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
-            views, targets, labels = labelled_batch(images, own, perturber)
+            views, targets, labels = labelled_batch(images, own, perturber, Through(extractor, purifier), knowing)
             raw, aim = extractor(views).float(), extractor(targets).float()
             touched = (views != targets).flatten(1).any(1)
         with mixed_precision(images):

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vars_core.classics import BitDepth, Median
 from vars_core.extractor import to_images
-from vars_core.filters import BitDepth, Median
-from vars_core.perturbations import Perturber
+from vars_core.perturbations import KINDS, Perturber
 from vars_core.runtime import device, mixed_precision, progress
 from vars_core.training import features_of, next_batch
 
@@ -97,15 +97,18 @@ def detector_loss(detector, views, labels, temperature: float, contrastive: bool
     return loss + contrastive_loss(embeddings, labels, temperature) if contrastive else loss
 
 
-def labelled_batch(images, own, perturber: Perturber):
+def labelled_batch(images, own, perturber: Perturber, through: nn.Module | None = None, share: float = 0.0):
     """Honest views (label 0), then attacked ones (label 1), of every image: (3N, 3, H, W) and (3N,).
 
     The honest views are the images themselves, benign edits of three quarters and noise of an attack's size on
     the last quarter. Also what a filter should make of each view, (3N, 3, H, W): noise and attacks go, the rest
-    stays."""
+    stays. A `share` of the attacks is made `through` f∘R where that is given, the rest on f alone."""
     quarter = len(images) // 4
     edited = perturber.benign(images[quarter:])
-    views = torch.cat([images, edited, perturber.noise(images[:quarter]), perturber.attack(images, own)])
+    n = round(share * len(images))
+    knowing = perturber.attack(images[:n], own[:n], through) if n else images[:0]
+    attacked = torch.cat([knowing, perturber.attack(images[n:], own[n:])]) if n < len(images) else knowing
+    views = torch.cat([images, edited, perturber.noise(images[:quarter]), attacked])
     targets = torch.cat([images, edited, images[:quarter], images])
     return views, targets, torch.arange(3, device=images.device).eq(2).long().repeat_interleave(len(images))
 
@@ -120,13 +123,15 @@ def train_detectors(
     *,
     steps: int,
     generator: torch.Generator,
+    kinds: tuple[str, ...] = KINDS,
 ) -> pd.DataFrame:
     """Train all `detectors` on the same batches (one attack pass for all), before a frozen filter.
 
     A detector named "contrastive" gets the contrastive loss beside BCE, any other BCE alone. `cfg` is
-    `params.Detection`, `attack_cfg` `params.Reconstruction` (budgets and steps). Returns losses by step."""
+    `params.Detection`, `attack_cfg` `params.Reconstruction` (budgets and steps); `kinds` are the attacks met, see
+    `Perturber`. Returns losses by step."""
     pool = features_of(extractor, photos)
-    perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
+    perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator, kinds)
     optimisers = {}
     for name, detector in detectors.items():
         detector.to(device()).train().requires_grad_(True)

@@ -1,16 +1,16 @@
-"""Filters R: image → image, run on every photo before the extractor. Ours, its rival and the classics.
+"""Filters R: image → image, run on every photo before the extractor: ours and its rivals of equal cost.
 
 Images (N, 3, H, W) in [0, 1] in and out. H and W must be multiples of the patch.
 """
 
 import torch
-from kornia.filters import box_blur, median_blur
+from kornia.filters import box_blur
 from timm.layers import build_sincos2d_pos_embed
+from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.io import decode_jpeg, encode_jpeg
 
 
 class _ClampThrough(torch.autograd.Function):
@@ -26,12 +26,24 @@ class _ClampThrough(torch.autograd.Function):
         return slope
 
 
+class _ConvBlock(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
 class _FullResolution(nn.Module):
-    """x + r(x): stem at full resolution → body at patch resolution → added to the stem → two 3×3 convolutions.
+    """x + r(x): stem at full resolution → body at patch resolution → added to the stem → 3×3 convolutions: `blocks`
+    residual pairs, and two.
 
     The last convolution starts at zero, so that an untrained filter is the identity to the bit."""
 
-    def __init__(self, channels: int, patch: int, width: int, body: nn.Module):
+    def __init__(self, channels: int, patch: int, width: int, blocks: int, body: nn.Module):
         super().__init__()
         self.patch = patch
         self.stem = nn.Conv2d(6, channels, 3, padding=1)
@@ -40,6 +52,7 @@ class _FullResolution(nn.Module):
         self.expand = nn.Conv2d(width, channels * patch * patch, 1)
         # LayerScale: at gain 1 the untrained body drowns the full-resolution path, and learning starts late
         self.gain = nn.Parameter(torch.full((channels, 1, 1), 0.1))
+        self.blocks = nn.Sequential(*(_ConvBlock(channels) for _ in range(blocks)))
         self.mix = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, 3, 3, padding=1)
         nn.init.zeros_(self.out.weight)
@@ -52,7 +65,7 @@ class _FullResolution(nn.Module):
         # differs from the local mean, enlarged to unit size
         detail = F.gelu(self.stem(torch.cat([4 * (images - 0.5), 16 * (images - box_blur(images, 3))], 1)))
         context = F.pixel_shuffle(self.expand(self.body(self.embed(detail))), self.patch)
-        residual = self.out(F.gelu(self.mix(detail + self.gain * context)))
+        residual = self.out(F.gelu(self.mix(self.blocks(detail + self.gain * context))))
         return _ClampThrough.apply(images + residual.float())
 
 
@@ -72,31 +85,52 @@ class _GlobalAttention(nn.Module):
         return self.norm(self.blocks(tokens)).transpose(1, 2).reshape(n, c, h, w)
 
 
-class _ConvBlock(nn.Module):
-    def __init__(self, width: int):
+class _WindowedAttention(nn.Module):
+    """Transformer blocks over windows of 4 × 4 patches, every other one shifted by half of one (Liu et al. 2021)."""
+
+    WINDOW = 4
+
+    def __init__(self, width: int, depth: int, heads: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 3, padding=1)
+        self.width = width
+        options = dict(num_heads=heads, window_size=self.WINDOW, always_partition=True, dynamic_mask=True)
+        shifts = [self.WINDOW // 2 if place % 2 else 0 for place in range(depth)]
+        # the resolution is only a start: masks are made for the image at hand
+        side = 4 * self.WINDOW
+        self.blocks = nn.Sequential(
+            *(SwinTransformerBlock(width, (side, side), shift_size=shift, **options) for shift in shifts)
         )
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, x):
-        return x + self.layers(x)
+        h, w = x.shape[2:]
+        positions = build_sincos2d_pos_embed([h, w], self.width, device=x.device)
+        tokens = x.permute(0, 2, 3, 1) + positions.to(x.dtype).view(h, w, self.width)
+        return self.norm(self.blocks(tokens)).permute(0, 3, 1, 2)
 
 
 class GlobalViT(_FullResolution):
     """The study's filter: every patch attends to every other (global vision transformer)."""
 
-    def __init__(self, *, channels: int, patch: int, width: int, depth: int, heads: int):
-        super().__init__(channels, patch, width, _GlobalAttention(width, depth, heads))
-        self.settings = dict(channels=channels, patch=patch, width=width, depth=depth, heads=heads)
+    def __init__(self, *, channels: int, patch: int, width: int, depth: int, heads: int, blocks: int = 0):
+        super().__init__(channels, patch, width, blocks, _GlobalAttention(width, depth, heads))
+        self.settings = dict(channels=channels, patch=patch, width=width, depth=depth, heads=heads, blocks=blocks)
+
+
+class WindowedViT(_FullResolution):
+    """The rival that differs by one thing: patches attend within windows only."""
+
+    def __init__(self, *, channels: int, patch: int, width: int, depth: int, heads: int, blocks: int = 0):
+        super().__init__(channels, patch, width, blocks, _WindowedAttention(width, depth, heads))
+        self.settings = dict(channels=channels, patch=patch, width=width, depth=depth, heads=heads, blocks=blocks)
 
 
 class ConvDenoiser(_FullResolution):
-    """The rival: the same stem, skip and output, with residual 3×3 convolutions at stride 4 in the middle."""
+    """The rival without attention: the same stem, skip and output, residual 3×3 convolutions at stride 4 between."""
 
-    def __init__(self, *, channels: int, width: int, depth: int):
-        super().__init__(channels, 4, width, nn.Sequential(*(_ConvBlock(width) for _ in range(depth))))
-        self.settings = dict(channels=channels, width=width, depth=depth)
+    def __init__(self, *, channels: int, width: int, depth: int, blocks: int = 0):
+        super().__init__(channels, 4, width, blocks, nn.Sequential(*(_ConvBlock(width) for _ in range(depth))))
+        self.settings = dict(channels=channels, width=width, depth=depth, blocks=blocks)
 
 
 def multiply_adds(model: nn.Module, size: int) -> int:
@@ -109,51 +143,25 @@ def multiply_adds(model: nn.Module, size: int) -> int:
 
 def conv_of_equal_cost(vit: GlobalViT, size: int, depth: int = 3) -> ConvDenoiser:
     """The ConvDenoiser whose width brings it nearest to `vit`'s multiply-adds at images of `size`²."""
-    budget, channels = multiply_adds(vit, size), vit.settings["channels"]
-    widths = range(4, 512, 4)
+    kept = {name: vit.settings[name] for name in ("channels", "blocks")}
+    return _of_equal_cost(lambda width: ConvDenoiser(width=width, depth=depth, **kept), vit, size, 4)
+
+
+def windowed_of_equal_cost(vit: GlobalViT, size: int) -> WindowedViT:
+    """The WindowedViT of `vit`'s depth and heads whose width brings it nearest to its multiply-adds."""
+    step = 4 * vit.settings["heads"]  # positions want a multiple of 4, attention one of the heads
+    return _of_equal_cost(lambda width: WindowedViT(**vit.settings | {"width": width}), vit, size, step)
+
+
+def _of_equal_cost(make, model: nn.Module, size: int, step: int) -> nn.Module:
+    """`make(width)` for the width, of the multiples of `step` below 512, that costs what `model` does."""
+    budget, widths = multiply_adds(model, size), range(step, 512, step)
 
     def gap(width):
-        return abs(multiply_adds(ConvDenoiser(channels=channels, width=width, depth=depth), size) - budget)
+        return abs(multiply_adds(make(width), size) - budget)
 
     low, high = 0, len(widths) - 1
     while high - low > 2:  # cost rises with width, so the gap has one valley
         a, b = low + (high - low) // 3, high - (high - low) // 3
         low, high = (low, b) if gap(widths[a]) < gap(widths[b]) else (a, high)
-    best = min(widths[low : high + 1], key=gap)
-    return ConvDenoiser(channels=channels, width=best, depth=depth)
-
-
-class JPEG(nn.Module):
-    """Re-encode as JPEG of `quality` (Das et al. 2018). Not differentiable."""
-
-    def __init__(self, quality: int):
-        super().__init__()
-        self.quality = quality
-
-    def forward(self, images):
-        bytes_ = images.detach().mul(255).round().clamp(0, 255).byte().cpu().contiguous()
-        decoded = [decode_jpeg(encode_jpeg(image, self.quality)) for image in bytes_]
-        return torch.stack(decoded).to(images.device).float() / 255
-
-
-class Median(nn.Module):
-    """3 × 3 median (Xu et al. 2018)."""
-
-    def forward(self, images):
-        return median_blur(images, 3)
-
-
-class BitDepth(nn.Module):
-    """Keep `bits` bits per channel (Xu et al. 2018)."""
-
-    def __init__(self, bits: int):
-        super().__init__()
-        self.levels = 2**bits - 1
-
-    def forward(self, images):
-        return (images * self.levels).round() / self.levels
-
-
-def classics() -> dict[str, nn.Module]:
-    """The arms that need no training, by their name in every table."""
-    return {"none": nn.Identity(), "jpeg50": JPEG(50), "jpeg75": JPEG(75), "median": Median()}
+    return make(min(widths[low : high + 1], key=gap))

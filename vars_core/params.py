@@ -83,6 +83,7 @@ class Attacks(Section):
     hooks: Count = 20
     few: Count = 24
     queries: Annotated[int, Field(ge=34)] = 660
+    unseen_epsilons: Epsilons = [3, 6, 12]
 
 
 class Reconstruction(Section):
@@ -94,6 +95,7 @@ class Reconstruction(Section):
     heads: Count = 4
     channels: Count = 24
     steps: Count = 300
+    seeds: Count = 3
     batch_size: Count = 48
     learning_rate: Positive = 3e-3
     epsilons: Epsilons = [2, 4, 8, 16]
@@ -102,6 +104,9 @@ class Reconstruction(Section):
     feature_weight: Weight = 1.0
     identity_weight: Weight = 1.0
     ranking_weight: Weight = 0.1
+    adaptive_steps: Count = 150
+    adaptive_share: Share = 0.5
+    robust_steps: Count = 150
 
     @model_validator(mode="after")
     def _divides(self):
@@ -111,21 +116,20 @@ class Reconstruction(Section):
 
 
 class Detection(Section):
-    """The detectors, the joint fine-tuning, and the attack kept for testing."""
+    """The detectors and the joint fine-tuning."""
 
     steps: Count = 160
     joint_steps: Count = 80
+    matrix_steps: Count = 40
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     temperature: Positive = 0.1
-    unseen: Name = "mim"
-    unseen_epsilon: Epsilon = 8
 
 
 class Ablations(Section):
     """Training steps of each variant."""
 
-    steps: Count = 100
+    steps: Count = 60
 
 
 class Adaptive(Section):
@@ -133,7 +137,8 @@ class Adaptive(Section):
 
     epsilons: Epsilons = [2, 4, 8]
     steps: Count = 20
-    items: Count = 36
+    items: Count = 24
+    queries: Count = 200
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
 
 
@@ -232,7 +237,7 @@ def _line(problem: dict, section: str) -> str:
     given = problem["input"]
     if problem["loc"][-1] in ("bool", "str"):
         return f"{place}: expected true, false or a file's path; got {given!r}"
-    epsilon = any(str(part).startswith("epsilon") or part == "unseen_epsilon" for part in where)
+    epsilon = any("epsilon" in str(part) for part in where)
     if epsilon and not isinstance(given, list):
         return f"{place}: ε in 8-bit steps, 1 to 255; got {given!r}"
     expected = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
@@ -246,10 +251,17 @@ def _unknown(place: str, known) -> str:
 
 
 def _across(values: dict) -> list[str]:
+    problems = []
     size, patch = values.get("data", {}).get("image_size"), values.get("reconstruction", {}).get("patch")
     if size and patch and size % patch:
-        return [f"reconstruction.patch: expected a divisor of data.image_size, {size}; got {patch}"]
-    return []
+        problems.append(f"reconstruction.patch: expected a divisor of data.image_size, {size}; got {patch}")
+    kept, trained = (
+        values.get(section, {}).get(name, [])
+        for section, name in (("attacks", "unseen_epsilons"), ("reconstruction", "epsilons"))
+    )
+    if shared := sorted(set(kept) & set(trained)):
+        problems.append(f"attacks.unseen_epsilons: kept for testing, so not in reconstruction.epsilons; got {shared}")
+    return problems
 
 
 def _listed(path: Path, problems) -> str:

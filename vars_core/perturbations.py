@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vars_core.attacks import fgsm, linf, noise, quantise
-from vars_core.filters import JPEG
+from vars_core.classics import JPEG
 from vars_core.objectives import Approach
 from vars_core.runtime import mixed_precision
 
@@ -24,14 +24,22 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return padded[:, :, dy : dy + images.shape[2], dx : dx + images.shape[3]]
 
 
+KINDS = ("fgsm", "pgd", "untargeted")
+
+
 class Perturber:
     """Attacks batches against `extractor` with budgets drawn from `epsilons`, PGD of `steps` steps.
 
     Goals are drawn per image: three of four copy another item (`pool`, (M, D) features of training items),
-    one of four runs away from its own features. All draws come from `generator`."""
+    one of four runs away from its own features (*untargeted*, by PGD); a third of all go by FGSM. `kinds` leaves some
+    of KINDS out: with one kind all are of it. All draws come from `generator`. ValueError for an unknown kind."""
 
-    def __init__(self, features: nn.Module, pool: torch.Tensor, epsilons, steps: int, generator):
+    def __init__(self, features: nn.Module, pool: torch.Tensor, epsilons, steps: int, generator, kinds=KINDS):
+        if not kinds or not set(kinds) <= set(KINDS):
+            raise ValueError(f"kinds of attack are {', '.join(KINDS)}; got {', '.join(kinds) or 'none'}")
         self.features, self.pool, self.generator = features, pool, generator
+        self.flee = 0.0 if "untargeted" not in kinds else 1.0 if kinds == ("untargeted",) else 0.25
+        self.single = 0.0 if "fgsm" not in kinds else 1 / 3 if len(kinds) > 1 else 1.0
         self.epsilons, self.steps = torch.tensor(epsilons, dtype=torch.float32), steps
 
     def _draw(self, n: int) -> torch.Tensor:
@@ -41,21 +49,25 @@ class Perturber:
         rows = torch.randint(0, len(self.epsilons), (n,), generator=self.generator)
         return self.epsilons[rows].to(device)
 
-    def attack(self, images: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Attacked images on the 8-bit grid: one third FGSM, the rest PGD. `own` are f(images), (N, D)."""
+    def attack(self, images: torch.Tensor, own: torch.Tensor, features: nn.Module | None = None) -> torch.Tensor:
+        """Attacked images on the 8-bit grid: FGSM first, the rest PGD. `own` are f(images), (N, D).
+
+        `features` is what the attacker differentiates: the extractor alone, unless it is given (f∘R)."""
         n = len(images)
         eps = self.budgets(n, images.device)
-        flee = (torch.rand(n, generator=self.generator) < 0.25).to(images.device)
+        flee = (torch.rand(n, generator=self.generator) < self.flee).to(images.device)
         other = self.pool[torch.randint(0, len(self.pool), (n,), generator=self.generator).to(images.device)]
+        cut = int(n * self.single)
+        flee[:cut] = False  # at its own features the slope is zero: FGSM would give back the clean image
         goal = Approach(
-            self.features,
+            self.features if features is None else features,
             torch.where(flee[:, None], own, other),
             torch.where(flee, -1.0, 1.0),
         )
-        cut = n // 3
         with mixed_precision(images):
             single = fgsm(goal[:cut], images[:cut], eps[:cut]) if cut else images[:0]
-            iterated = linf(goal[cut:], images[cut:], eps[cut:], steps=self.steps, generator=self.generator)
+            rest = (goal[cut:], images[cut:], eps[cut:])
+            iterated = linf(*rest, steps=self.steps, generator=self.generator) if cut < n else images[:0]
         return torch.cat([single, iterated])
 
     def noise(self, images: torch.Tensor) -> torch.Tensor:

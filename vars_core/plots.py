@@ -37,10 +37,22 @@ DEFENCE_COLOURS = {
     "detector": _RED,
     "both": _GREEN,
     "both_adaptive": _PURPLE,
+    "global_vit_adaptive": _RED,
+    "robust": _GREEN,
+    "amr": _GREY,
+    "bits3": _PINK,
+    "bits4": _PINK,
+    "bits5": _PINK,
+    "gaussian": _BROWN,
+    "tv": _BROWN,
     # detectors, in notebook 5
     "contrastive": _GREEN,
     "bce": _ORANGE,
     "squeezing": _BROWN,
+    "magnet": _PURPLE,
+    "lid": _PINK,
+    "mahalanobis": _SKY,
+    "knn": _GREY,
     "jpeg": _YELLOW,
 }
 RECOMMENDER_MARKERS = {

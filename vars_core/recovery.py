@@ -5,7 +5,7 @@ from torch import nn
 
 from vars_core import ranking, stats
 from vars_core.campaign import visibility
-from vars_core.extractor import extract, to_images, to_photos
+from vars_core.extractor import to_images, to_photos
 from vars_core.shop import Shop
 
 
@@ -37,21 +37,25 @@ def exposure_recovery(bare_clean, bare_attacked, filtered_clean, filtered_attack
         return None
     clean, attacked, kept, left = (ranking.item_mean(arm) for arm in arms)
     value = 1 - abs(left - kept) / abs(attacked - clean)
-    sample = 1 - np.abs(draws[3] - draws[2]) / np.abs(harm)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample without any harm is left out
+        sample = 1 - np.abs(draws[3] - draws[2]) / np.abs(harm)
     low, high = np.quantile(sample[np.isfinite(sample)], [0.025, 0.975])
     return {"value": value, "ci_low": low, "ci_high": high, "n": bare_clean.shape[1]}
 
 
 def clean_cost(bare: Shop, filtered: Shop, items) -> dict[str, dict]:
-    """The price of the filter where nobody attacks: rows for clean_psnr (dB, over `items`),
-    clean_feature_mse (over `items`), clean_ndcg_loss and clean_hr_loss (relative, over users, paired)."""
+    """The price of a defence where nobody attacks: rows for clean_psnr (dB, over `items`), clean_feature_mse (over
+    `items`), clean_ndcg_loss and clean_hr_loss (relative, over users, paired). `filtered` may differ from `bare` by a
+    filter, an extractor or a recommender; what it leaves alone has no row."""
     photos = bare.photos(items)
-    seen = through(filtered.purifier, photos)
     rows = {}
-    psnr = visibility(photos, seen).get("psnr")
-    if psnr is not None:
-        rows["clean_psnr"] = stats.estimate(psnr)
-    rows["clean_feature_mse"] = stats.estimate(squared(filtered.features[items] - bare.features[items]))
+    if filtered.purifier is not None:
+        psnr = visibility(photos, through(filtered.purifier, photos)).get("psnr")
+        if psnr is not None:
+            rows["clean_psnr"] = stats.estimate(psnr)
+    if filtered.features is not bare.features:
+        change = filtered.features[items] - bare.features[items]
+        rows["clean_feature_mse"] = stats.estimate(squared(change))
     before, after = bare.accuracy(), filtered.accuracy()
     for name in ("ndcg", "hr"):
         key = f"{name}@{bare.k}"
@@ -70,18 +74,19 @@ def through(purifier: nn.Module, photos: np.ndarray) -> np.ndarray:
 
 
 def recoveries(bare: Shop, filtered: Shop, items, attacked: dict[str, np.ndarray]) -> list[dict]:
-    """Tidy rows feature_recovery and exposure_recovery for each named set of attacked photos."""
+    """Tidy rows feature_recovery (where `filtered` sees photos otherwise) and exposure_recovery for each named set
+    of attacked photos."""
     clean = bare.features[items]
     bare_clean, kept = bare.exposed(items), filtered.exposed(items)
     rows = []
     for name, photos in attacked.items():
-        harmed = extract(bare.extractor, photos)
-        repaired = extract(bare.extractor, photos, through=filtered.purifier)
         values = {
-            "feature_recovery": feature_recovery(clean, harmed, repaired),
             "exposure_recovery": exposure_recovery(
                 bare_clean, bare.exposed(items, photos), kept, filtered.exposed(items, photos)
-            ),
+            )
         }
+        if filtered.features is not bare.features:
+            harmed, repaired = bare.served(photos), filtered.served(photos)
+            values = {"feature_recovery": feature_recovery(clean, harmed, repaired)} | values
         rows += [{"attack": name, "metric": m, **row} for m, row in values.items() if row is not None]
     return rows

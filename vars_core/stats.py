@@ -7,6 +7,7 @@ Bootstrap weights are drawn once as counts and applied by matrix products, so a 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 _BLOCK = 250  # resamples weighted at once: bounds memory at 250 × users
@@ -102,6 +103,13 @@ def mean_ci(values, level: float = 0.95) -> tuple[float, float]:
         return float(values[0]), float(values[0])
     half = special.stdtrit(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """mean, ci_low and ci_high (Student's t) of `value` over the rows of each `measure`, in their order."""
+    values = rows.groupby("measure", sort=False).value.apply(list)
+    table = {measure: (np.mean(found), *mean_ci(found)) for measure, found in values.items()}
+    return pd.DataFrame(table, index=["mean", "ci_low", "ci_high"]).T.rename_axis("measure")
 
 
 def holm(p_values) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vars_core.checkpoint import Checkpoint, packed, unpack
 from vars_core.extractor import to_images
+from vars_core.objectives import Through
 from vars_core.perturbations import Perturber, augment
 from vars_core.runtime import device, mixed_precision, progress
 
@@ -64,31 +65,45 @@ def train_filters(
     *,
     steps: int,
     generator: torch.Generator,
+    knowing: dict[str, float] | None = None,
+    twins: np.ndarray | None = None,
     checkpoint: Path | None = None,
 ) -> pd.DataFrame:
     """Train the filters of all `arms`, name → (filter, loss), on the same batches of `photos` (N, H, W, 3).
 
     Every batch is one eighth clean, one eighth noise and the rest attacked (FGSM, PGD, mixed ε and goals). The
-    attacks look at the extractor alone, so one attack pass serves all arms, and the comparison is paired. `cfg`
-    is `params.Reconstruction`. A filter ends as the running mean (EMA) of its last weights. With a path as
+    attacks look at the extractor alone (*static*, the paper's regime), so one attack pass serves all arms, and the
+    comparison is paired. An arm in `knowing` (name → share) has that share of its attacked photos attacked through
+    f∘R as it stands instead: the *adaptive* regime, which mixes both so that neither is forgotten. `twins`, photos
+    attacked beforehand, take the place of attacks made as it learns: what fixed perturbations are worth. `cfg` is
+    `params.Reconstruction`. A filter ends as the running mean (EMA) of its last weights. With a path as
     `checkpoint` a long training notes there where it is; interrupted and called again with the same arguments it
     goes on, and ends as if it had not been. Returns the loss terms, one row per arm and step."""
     extractor = next(iter(arms.values()))[1].extractor
-    noted = _noted(checkpoint, arms, photos, cfg, steps, generator)
+    noted = _noted(checkpoint, arms, photos, cfg, (steps, knowing), generator)
     perturber = Perturber(extractor, features_of(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
     learners = {name: Learner(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
     rows, history = _resumed(noted, learners, generator)
+    paired = None if twins is None else np.concatenate([photos, twins], axis=3)  # mirrored and shifted together
     for step in progress(range(len(history) // len(arms), steps), f"filters {', '.join(arms)}"):
-        images, rows = next_batch(photos, rows, cfg.batch_size, generator)
+        images, rows = next_batch(photos if twins is None else paired, rows, cfg.batch_size, generator)
+        if twins is not None:
+            images, ready = (part.contiguous(memory_format=torch.channels_last) for part in images.split(3, 1))
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
         eighth = int(len(images) * CLEAN_SHARE)
         clean, noisy, rest = images[:eighth], images[eighth : 2 * eighth], images[2 * eighth :]
-        seen = torch.cat([clean, perturber.noise(noisy), perturber.attack(rest, own[2 * eighth :])])
+        attacked = perturber.attack(rest, own[2 * eighth :]) if twins is None else ready[2 * eighth :]
+        seen = torch.cat([clean, perturber.noise(noisy), attacked])
         touched = torch.arange(len(images), device=images.device) >= eighth
         for name, (model, loss) in arms.items():
+            view = seen
+            if count := round((knowing or {}).get(name, 0.0) * len(rest)):
+                rows_of = slice(2 * eighth, 2 * eighth + count)
+                view = seen.clone()
+                view[rows_of] = perturber.attack(rest[:count], own[rows_of], Through(extractor, model))
             with mixed_precision(images):
-                terms = loss(model(seen), images, own, touched)
+                terms = loss(model(view), images, own, touched)
             learners[name].step(sum(terms.values()), step)
             history.append({"arm": name, "step": step, **{term: value.item() for term, value in terms.items()}})
         if noted and noted.due():
@@ -101,12 +116,12 @@ def train_filters(
     return pd.DataFrame(history)
 
 
-def _noted(path, arms, photos, cfg, steps: int, generator) -> Checkpoint | None:
-    """A file for this very training: same filters and starts, losses, photos, parameters, steps and draws."""
+def _noted(path, arms, photos, cfg, plan: tuple, generator) -> Checkpoint | None:
+    """A file for this very training: same filters and starts, losses, photos, parameters, plan and draws."""
     if path is None:
         return None
     weights = {name: [type(model).__name__, *_weights(loss)] for name, (model, loss) in arms.items()}
-    mark = hashlib.sha256(repr([weights, sorted(vars(cfg).items()), steps]).encode())
+    mark = hashlib.sha256(repr([weights, sorted(vars(cfg).items()), plan]).encode())
     for array in (photos, generator.get_state().numpy()):
         mark.update(np.ascontiguousarray(array))
     for model, loss in arms.values():
