@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -94,6 +96,26 @@ def test_it_goes_on_where_it_was_interrupted(place, tmp_path, monkeypatch):
     calls[:] = [0] * 3
     assert called(place, tmp_path / "cut") == 0
     assert sum(calls[3:]) < 10 and table(tmp_path / "cut") == table(tmp_path / "whole")
+
+
+def test_a_second_run_looks_at_new_photos_only(place, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    shutil.copytree(place[0] / "photos", folder)
+    moved = (tmp_path, *place[1:])
+    for name in ("defence", "extractor.safetensors"):
+        (tmp_path / name).symlink_to(place[0] / name)
+    called(moved, tmp_path / "out")
+    before = {row["file"]: row for row in table(tmp_path / "out")}
+    (folder / "a" / "0.png").unlink()
+    Image.fromarray(255 - place[2][1]).save(folder / "b" / "1.png")
+    os.utime(folder / "b" / "1.png", (2**31, 2**31))
+    seen, genuine = [], Defence.screen
+    monkeypatch.setattr(Defence, "screen", lambda self, p, rate: seen.append(len(p)) or genuine(self, p, rate))
+    called(moved, tmp_path / "out")
+    after = {row["file"]: row for row in table(tmp_path / "out")}
+    assert sum(seen) == 1 and set(before) - set(after) == {"a/0.png"}
+    changed = {file for file in after if after[file] != before[file]}
+    assert changed == {"b/1.png"}
 
 
 def test_another_rate_begins_anew(place, tmp_path):

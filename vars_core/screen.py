@@ -81,9 +81,11 @@ def rows_of(defence: Defence, folder: Path, files: list[Path], rate: str, pool) 
 
 
 def screen(defence: Defence, folder: Path, files: list[Path], part: Path, mark: str, rate: str, batch: int) -> None:
-    """Screen `files` into the CSV `part`, going on where it stops if it was begun with the same `mark`."""
+    """Screen `files` into the CSV `part`, going on where it stops if it was begun with the same `mark`. Photos that
+    are newer than the part are looked at again; of two rows the later one counts."""
+    noted = part.stat().st_mtime if part.is_file() else 0.0
     done = _done(part, mark)
-    left = [file for file in files if file.as_posix() not in done]
+    left = [f for f in files if f.as_posix() not in done or (folder / f).stat().st_mtime > noted]
     with part.open("a", newline="", encoding="utf-8") as out, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         writer = csv.writer(out)
         for start in runtime.progress(range(0, len(left), batch), "screening"):
@@ -107,9 +109,10 @@ def _done(part: Path, mark: str) -> set[str]:
     return set()
 
 
-def merged(parts: list[Path], out: Path) -> pd.DataFrame:
-    """All parts as one table, sorted by file, written to scores.csv."""
+def merged(parts: list[Path], files: list[Path], out: Path) -> pd.DataFrame:
+    """All parts as one table of the present `files`, sorted, written to scores.csv."""
     table = pd.concat([pd.read_csv(p, names=COLUMNS, skiprows=1, keep_default_na=False) for p in parts])
+    table = table[table.file.isin({file.as_posix() for file in files})].drop_duplicates("file", keep="last")
     table = table.sort_values("file", ignore_index=True)
     paths.write(out / "scores.csv", table.to_csv(index=False))
     return table
@@ -146,7 +149,7 @@ def run(options) -> int:
     screen(defence, folder, files[rank::world], parts[rank], mark, options.rate, options.batch)
     if not all(p.with_suffix(".done").is_file() for p in parts):
         return 0  # another process is still at work, and the last one merges
-    table = merged(parts, out)
+    table = merged(parts, files, out)
     flagged = table[table.flagged.astype(str) == "1"]
     bad = int((table.reason != "").sum())
     if len(flagged):
