@@ -28,14 +28,14 @@ def images(n=2, side=32, seed=0):
     return to_images(photos)
 
 
-def vit():
+def vit(**options):
     torch.manual_seed(0)
-    return GlobalViT(channels=6, patch=8, width=16, depth=1, heads=2)
+    return GlobalViT(channels=6, patch=8, width=16, depth=1, heads=2, **options)
 
 
-def conv():
+def conv(**options):
     torch.manual_seed(0)
-    return ConvDenoiser(channels=6, width=16, depth=1)
+    return ConvDenoiser(channels=6, width=16, depth=1, **options)
 
 
 def windowed():
@@ -98,14 +98,24 @@ def far_change(model):
 
 
 def test_attention_is_global_and_convolution_is_not():
-    assert far_change(vit()) > 0
-    assert far_change(conv()) == 0
+    assert far_change(vit(gated=False)) > 0
+    assert far_change(conv(gated=False)) == 0
+
+
+def test_the_gate_sees_the_whole_image_and_may_close():
+    assert far_change(conv()) > 0
+    model, shown = awake(vit()).eval(), images()
+    with torch.no_grad():
+        opened = model(shown)
+        model.gate[-1].bias.fill_(-200.0)  # sigmoid is 0 then
+        assert torch.equal(model(shown), shown) and not torch.equal(opened, shown)
+    assert vit(gated=False).gate is None
 
 
 def test_windows_see_no_further_than_windows():
     """Patches of 4 in windows of 4: one block reaches 16 pixels, a shifted one half a window more."""
     torch.manual_seed(0)
-    model = WindowedViT(channels=6, patch=4, width=16, depth=2, heads=2)
+    model = WindowedViT(channels=6, patch=4, width=16, depth=2, heads=2, gated=False)
     assert far_change(model) == 0
 
 

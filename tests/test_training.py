@@ -149,7 +149,7 @@ def test_terms_by_hand_and_zero_for_the_identity_on_clean_images(extractor):
     feature = (extractor(brighter) - own).abs().mean(1)
     assert terms["pixel"].item() == pytest.approx(3 * 2, rel=1e-3)  # in 8-bit steps
     assert terms["feature"].item() == pytest.approx(feature.mean().item(), rel=1e-4)
-    assert terms["identity"].item() == pytest.approx(2 * (2 + feature[3].item()) / 4, rel=1e-3)
+    assert terms["identity"].item() == pytest.approx(2 * (3 * 2 + feature[3].item()) / 4, rel=1e-3)
 
 
 def test_a_filter_learns_to_undo_noise_and_attacks(extractor):

@@ -22,6 +22,7 @@ from vars_core.orthogonal import orthogonal_pgd
 from vars_core.runtime import generator
 from vars_core.shop import Shop
 from vars_core.square import square
+from vars_core.transfer import hooked
 
 DEFENCES = ("none", "filter", "detector", "both")
 AIMS = ("hook", "promote", "reach")
@@ -168,12 +169,14 @@ def pools(
     queries: int,
     seed: int,
     grey: Scene | None = None,
+    guess=None,
     given: dict[str, list[np.ndarray]] | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """Photos by tier. A tier holds those of all lower ones too, but for T4, which sees nothing of the models.
 
-    `grey` is the same scene with a surrogate defence; without it there is no T1. `given` are pools of another defence
-    whose T0 and T1, which don't depend on the defence, are taken over."""
+    `grey` is the same scene with a surrogate defence; without it there is no T1. `guess` is the hook objective
+    through an extractor of the attacker's own; with it T4 brings such photos, too. `given` are pools of another
+    defence whose T0 and T1, which don't depend on the defence, are taken over."""
     draw = generator(seed, "adaptive", aim, epsilon)
     known = {tier: photos for tier, photos in (given or {}).items() if tier in ("T0", "T1")}
     if "T0" not in known:
@@ -190,6 +193,8 @@ def pools(
     others = [orthogonally(scene, epsilon, steps, draw, aim), matching(scene, epsilon, steps, draw)]
     known["T3"] = [*known["T2"], *evading, *others]
     known["T4"] = [asking(scene, epsilon, queries, draw, aim)]
+    if guess is not None:
+        known["T4"].append(hooked(guess, scene.bare.photos(scene.items), epsilon, steps, seed))
     return known
 
 

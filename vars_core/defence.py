@@ -73,15 +73,13 @@ class Defence:
         behind it, then both together. `reconstruction` and `detection` are `params.Reconstruction` and
         `params.Detection`; `ranking` is M of `FilterLoss`, and without it no recommender is needed."""
         ranking = torch.zeros(extractor.dim, extractor.dim, device=device()) if ranking is None else ranking
-        weights = (getattr(reconstruction, f"{term}_weight") for term in ("pixel", "feature", "identity", "ranking"))
-        loss = FilterLoss(extractor, ranking, *weights)
+        loss = FilterLoss.weighted(extractor, ranking, reconstruction)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             detector = Detector(extractor.dim)
             untrained = purifier is None
             if untrained:
-                shape = {n: getattr(reconstruction, n) for n in ("patch", "width", "depth", "heads", "channels")}
-                purifier = GlobalViT(**shape)
+                purifier = GlobalViT(**reconstruction.shape)
         if untrained:
             train_filters(
                 {"filter": (purifier, loss)}, photos, reconstruction, steps=reconstruction.steps,

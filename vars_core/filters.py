@@ -38,12 +38,14 @@ class _ConvBlock(nn.Module):
 
 
 class _FullResolution(nn.Module):
-    """x + r(x): stem at full resolution → body at patch resolution → added to the stem → 3×3 convolutions: `blocks`
-    residual pairs, and two.
+    """x + g(x) r(x). r: stem at full resolution → body at patch resolution → added to the stem → 3×3 convolutions:
+    `blocks` residual pairs, and two. The *gate* g in (0, 1), one number per image, says whether there is anything to
+    remove: a photo that looks clean as a whole is left alone, and r need not be timid.
 
-    The last convolution starts at zero, so that an untrained filter is the identity to the bit."""
+    The last convolution starts at zero, so that an untrained filter is the identity to the bit. Without `gated`, g is
+    1."""
 
-    def __init__(self, channels: int, patch: int, width: int, blocks: int, body: nn.Module):
+    def __init__(self, channels: int, patch: int, width: int, blocks: int, gated: bool, body: nn.Module):
         super().__init__()
         self.patch = patch
         self.stem = nn.Conv2d(6, channels, 3, padding=1)
@@ -57,6 +59,10 @@ class _FullResolution(nn.Module):
         self.out = nn.Conv2d(channels, 3, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.gate = None
+        if gated:
+            self.gate = nn.Sequential(nn.Linear(2 * channels, 64), nn.GELU(), nn.Linear(64, 1))
+            nn.init.ones_(self.gate[-1].bias)  # it starts open, at 0.73, or r would hardly learn
 
     def forward(self, images):
         if images.shape[2] % self.patch or images.shape[3] % self.patch:
@@ -65,8 +71,12 @@ class _FullResolution(nn.Module):
         # differs from the local mean, enlarged to unit size
         detail = F.gelu(self.stem(torch.cat([4 * (images - 0.5), 16 * (images - box_blur(images, 3))], 1)))
         context = F.pixel_shuffle(self.expand(self.body(self.embed(detail))), self.patch)
-        residual = self.out(F.gelu(self.mix(self.blocks(detail + self.gain * context))))
-        return _ClampThrough.apply(images + residual.float())
+        hidden = F.gelu(self.mix(self.blocks(detail + self.gain * context)))
+        residual = self.out(hidden).float()
+        if self.gate is not None:
+            logit = self.gate(torch.cat([hidden.mean((2, 3)), hidden.amax((2, 3))], 1))
+            residual = residual * logit.float().sigmoid().view(-1, 1, 1, 1)
+        return _ClampThrough.apply(images + residual)
 
 
 class _GlobalAttention(nn.Module):
@@ -112,25 +122,34 @@ class _WindowedAttention(nn.Module):
 class GlobalViT(_FullResolution):
     """The study's filter: every patch attends to every other (global vision transformer)."""
 
-    def __init__(self, *, channels: int, patch: int, width: int, depth: int, heads: int, blocks: int = 0):
-        super().__init__(channels, patch, width, blocks, _GlobalAttention(width, depth, heads))
-        self.settings = dict(channels=channels, patch=patch, width=width, depth=depth, heads=heads, blocks=blocks)
+    def __init__(
+        self, *, channels: int, patch: int, width: int, depth: int, heads: int, blocks: int = 0, gated: bool = True
+    ):
+        super().__init__(channels, patch, width, blocks, gated, _GlobalAttention(width, depth, heads))
+        self.settings = dict(
+            channels=channels, patch=patch, width=width, depth=depth, heads=heads, blocks=blocks, gated=gated
+        )
 
 
 class WindowedViT(_FullResolution):
     """The rival that differs by one thing: patches attend within windows only."""
 
-    def __init__(self, *, channels: int, patch: int, width: int, depth: int, heads: int, blocks: int = 0):
-        super().__init__(channels, patch, width, blocks, _WindowedAttention(width, depth, heads))
-        self.settings = dict(channels=channels, patch=patch, width=width, depth=depth, heads=heads, blocks=blocks)
+    def __init__(
+        self, *, channels: int, patch: int, width: int, depth: int, heads: int, blocks: int = 0, gated: bool = True
+    ):
+        super().__init__(channels, patch, width, blocks, gated, _WindowedAttention(width, depth, heads))
+        self.settings = dict(
+            channels=channels, patch=patch, width=width, depth=depth, heads=heads, blocks=blocks, gated=gated
+        )
 
 
 class ConvDenoiser(_FullResolution):
     """The rival without attention: the same stem, skip and output, residual 3×3 convolutions at stride 4 between."""
 
-    def __init__(self, *, channels: int, width: int, depth: int, blocks: int = 0):
-        super().__init__(channels, 4, width, blocks, nn.Sequential(*(_ConvBlock(width) for _ in range(depth))))
-        self.settings = dict(channels=channels, width=width, depth=depth, blocks=blocks)
+    def __init__(self, *, channels: int, width: int, depth: int, blocks: int = 0, gated: bool = True):
+        body = nn.Sequential(*(_ConvBlock(width) for _ in range(depth)))
+        super().__init__(channels, 4, width, blocks, gated, body)
+        self.settings = dict(channels=channels, width=width, depth=depth, blocks=blocks, gated=gated)
 
 
 def multiply_adds(model: nn.Module, size: int) -> int:
@@ -143,7 +162,7 @@ def multiply_adds(model: nn.Module, size: int) -> int:
 
 def conv_of_equal_cost(vit: GlobalViT, size: int, depth: int = 3) -> ConvDenoiser:
     """The ConvDenoiser whose width brings it nearest to `vit`'s multiply-adds at images of `size`²."""
-    kept = {name: vit.settings[name] for name in ("channels", "blocks")}
+    kept = {name: vit.settings[name] for name in ("channels", "blocks", "gated")}
     return _of_equal_cost(lambda width: ConvDenoiser(width=width, depth=depth, **kept), vit, size, 4)
 
 

@@ -94,25 +94,31 @@ class Reconstruction(Section):
     depth: Count = 3
     heads: Count = 4
     channels: Count = 24
-    steps: Count = 300
+    blocks: Annotated[int, Field(ge=0)] = 0
+    steps: Count = 220
     seeds: Count = 3
     batch_size: Count = 48
     learning_rate: Positive = 3e-3
     epsilons: Epsilons = [2, 4, 8, 16]
     attack_steps: Count = 4
     pixel_weight: Weight = 1.0
-    feature_weight: Weight = 1.0
+    feature_weight: Weight = 10.0
     identity_weight: Weight = 1.0
     ranking_weight: Weight = 0.1
-    adaptive_steps: Count = 150
+    adaptive_steps: Count = 120
     adaptive_share: Share = 0.5
-    robust_steps: Count = 150
+    robust_steps: Count = 100
 
     @model_validator(mode="after")
     def _divides(self):
         if self.width % self.heads:
             raise ValueError(f"width is a multiple of heads; got {self.width} and {self.heads}")
         return self
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """The arguments of `filters.GlobalViT`."""
+        return {name: getattr(self, name) for name in ("patch", "width", "depth", "heads", "channels", "blocks")}
 
 
 class Detection(Section):

@@ -22,7 +22,7 @@ CLEAN_SHARE = 1 / 8  # of what a filter learns from: photos that it should leave
 
 @dataclass(frozen=True)
 class FilterLoss:
-    """pixel L1 + feature L1 + identity on clean images + the ranking term Δfᵀ M Δf.
+    """pixel L1 + feature L1 + identity (both again, on clean images) + the ranking term Δfᵀ M Δf.
 
     `ranking` is M = E[w_u w_uᵀ], (D, D), over the users' linear visual heads w_u, divided by the mean natural
     variance of w_u·f over items: Δfᵀ M Δf is then the mean squared score change, in units of what separates
@@ -35,18 +35,25 @@ class FilterLoss:
     identity_weight: float
     ranking_weight: float
 
+    @classmethod
+    def weighted(cls, extractor: nn.Module, ranking: torch.Tensor, cfg) -> "FilterLoss":
+        """With the weights of `cfg`, `params.Reconstruction`."""
+        return cls(
+            extractor, ranking, *(getattr(cfg, f"{t}_weight") for t in ("pixel", "feature", "identity", "ranking"))
+        )
+
     def __call__(self, filtered, clean, own, touched) -> dict[str, torch.Tensor]:
         """`filtered` R(x′), `clean` x (N, 3, H, W); `own` f(x) (N, D); `touched` (N,) False where x′ = x.
         Returns the weighted terms; their sum is the loss."""
         change = self.extractor(filtered).float() - own
         pixel = (filtered - clean).abs().mean((1, 2, 3)) * 255
         feature = change.abs().mean(1)
-        untouched = (~touched).float()
+        untouched, plain = (~touched).float(), self.pixel_weight * pixel + self.feature_weight * feature
         scores = torch.einsum("nd,de,ne->n", change, self.ranking, change)
         return {
             "pixel": self.pixel_weight * pixel.mean(),
             "feature": self.feature_weight * feature.mean(),
-            "identity": self.identity_weight * (untouched * (pixel + feature)).sum() / len(clean),
+            "identity": self.identity_weight * (untouched * plain).mean(),
             "ranking": self.ranking_weight * scores.mean(),
         }
 
