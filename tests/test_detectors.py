@@ -24,7 +24,7 @@ from vars_core.calibration import (
 )
 from vars_core.classics import Median
 from vars_core.defence import Defence
-from vars_core.detectors import Detector, Score, Squeezing, contrastive_loss, scores, train_detectors
+from vars_core.detectors import Detector, Score, Squeezing, contrastive_loss, scores, scores_behind, train_detectors
 from vars_core.extractor import to_images, to_photos
 from vars_core.objectives import hook
 from vars_core.rival_detectors import Evidence
@@ -198,6 +198,14 @@ def test_score_is_the_detector_behind_filter_and_extractor(trained, extractor):
     assert torch.equal(Score(detector, Median(), extractor)(images), logits)
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
     assert logits.shape == (5,) and embeddings.shape == (5, 64)
+
+
+def test_detectors_that_share_a_filter_score_as_each_alone(trained, extractor):
+    photos, nets = smooth_photos(11, seed=8), trained[0]
+    together = scores_behind(nets, Median(), extractor, photos, batch=4)
+    for name, net in nets.items():
+        alone = scores(Score(net, Median(), extractor).eval(), photos, batch=4)
+        assert np.array_equal(together[name], alone), name
 
 
 def test_the_score_can_be_differentiated_by_an_attacker(trained, extractor):

@@ -163,3 +163,17 @@ def scores(score: nn.Module, photos: np.ndarray, batch: int = 128) -> np.ndarray
     """Scores (N,) of uint8 photos (N, H, W, 3)."""
     parts = [score(to_images(photos[i : i + batch])).float().cpu() for i in range(0, len(photos), batch)]
     return torch.cat(parts).numpy()
+
+
+@torch.no_grad()
+def scores_behind(
+    detectors: dict[str, Detector], purifier: nn.Module, extractor: nn.Module, photos: np.ndarray, batch: int = 128
+) -> dict[str, np.ndarray]:
+    """Scores (N,) of uint8 photos by each of `detectors` behind one filter; what they look at is computed once."""
+    parts = []
+    for i in range(0, len(photos), batch):
+        images = to_images(photos[i : i + batch])
+        filtered = purifier(images)
+        evidence = (images, filtered, extractor(images), extractor(filtered))
+        parts.append({name: detector(*evidence).float().cpu() for name, detector in detectors.items()})
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in detectors}

@@ -97,7 +97,7 @@ class Reconstruction(Section):
     blocks: Annotated[int, Field(ge=0)] = 0
     steps: Count = 220
     seeds: Count = 3
-    batch_size: Count = 48
+    batch_size: Count = 32
     learning_rate: Positive = 3e-3
     epsilons: Epsilons = [2, 4, 8, 16]
     attack_steps: Count = 4
@@ -124,9 +124,9 @@ class Reconstruction(Section):
 class Detection(Section):
     """The detectors and the joint fine-tuning."""
 
-    steps: Count = 160
-    joint_steps: Count = 80
-    matrix_steps: Count = 40
+    steps: Count = 120
+    joint_steps: Count = 60
+    matrix_steps: Count = 30
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     temperature: Positive = 0.1
