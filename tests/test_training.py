@@ -293,7 +293,7 @@ def test_an_arm_that_knows_is_attacked_through_its_filter(extractor, monkeypatch
 
 
 def test_fixed_twins_take_the_place_of_fresh_attacks(extractor, monkeypatch):
-    """Photo and twin are mirrored and shifted together; no attack is made."""
+    """Photo and twin come as they are (mirrored, an attack is none any more); no attack is made."""
     photos = smooth_photos()
     twins = 255 - photos
     monkeypatch.setattr(Perturber, "attack", lambda *_: pytest.fail("an attack was made"))
@@ -308,13 +308,6 @@ def test_fixed_twins_take_the_place_of_fresh_attacks(extractor, monkeypatch):
     model = Watch(channels=4, patch=8, width=8, depth=1, heads=2)
     train_filters({"a": (model, loss(extractor))}, photos, cfg, steps=1, generator=generator(0), twins=twins)
     clean, attacked = met[0][:2], met[0][4:]
-    pool = augmented_versions(to_images(photos))
+    pool = to_images(photos)
     assert all((pool == image).flatten(1).all(1).any() for image in clean)
     assert all(((pool + image - 1).abs() < 1e-4).flatten(1).all(1).any() for image in attacked)
-
-
-def augmented_versions(images):
-    """Every mirror and shift that `augment` may make."""
-    padded = [nn.functional.pad(v, (4, 4, 4, 4), mode="reflect") for v in (images, images.flip(3))]
-    side = images.shape[2]
-    return torch.cat([p[:, :, y : y + side, x : x + side] for p in padded for y in range(9) for x in range(9)])

@@ -91,9 +91,11 @@ def train_filters(
     perturber = Perturber(extractor, features_of(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
     learners = {name: Learner(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
     rows, history = _resumed(noted, learners, generator)
-    paired = None if twins is None else np.concatenate([photos, twins], axis=3)  # mirrored and shifted together
+    # a mirrored or shifted perturbation is no attack any more: photos with twins come as they are
+    paired = None if twins is None else np.concatenate([photos, twins], axis=3)
     for step in progress(range(len(history) // len(arms), steps), f"filters {', '.join(arms)}"):
-        images, rows = next_batch(photos if twins is None else paired, rows, cfg.batch_size, generator)
+        source = photos if twins is None else paired
+        images, rows = next_batch(source, rows, cfg.batch_size, generator, as_they_are=twins is not None)
         if twins is not None:
             images, ready = (part.contiguous(memory_format=torch.channels_last) for part in images.split(3, 1))
         with torch.no_grad(), mixed_precision(images):
@@ -203,9 +205,10 @@ def features_of(extractor: nn.Module, photos: np.ndarray) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def next_batch(photos: np.ndarray, rows: list[int], size: int, generator: torch.Generator):
-    """Augmented images of the next `size` rows; a new permutation starts when fewer are left."""
+def next_batch(photos: np.ndarray, rows: list[int], size: int, generator: torch.Generator, as_they_are: bool = False):
+    """Images of the next `size` rows, augmented unless `as_they_are`; a new permutation when fewer are left."""
     if len(rows) < size:
         rows = torch.randperm(len(photos), generator=generator).tolist()
     take, rows = rows[:size], rows[size:]
-    return augment(to_images(photos[np.array(take)]), generator), rows
+    images = to_images(photos[np.array(take)])
+    return images if as_they_are else augment(images, generator), rows
