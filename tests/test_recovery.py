@@ -268,13 +268,25 @@ def test_flagged_items_reach_nobody(scene):
     photos = scene.bare.photos(ITEMS)
     reached = scene.bare.exposed(ITEMS, photos)
     scene.defence.thresholds["1"] = np.inf
-    assert np.array_equal(scene.exposed(photos, "detector"), reached, equal_nan=True)
-    assert np.array_equal(scene.exposed(photos, "none"), reached, equal_nan=True)
-    assert np.array_equal(scene.exposed(photos, "both"), scene.filtered.exposed(ITEMS, photos), equal_nan=True)
+    served = scene.filtered.exposed(ITEMS, photos)
+    for name, expected in (("none", reached), ("detector", reached), ("filter", served), ("both", served)):
+        assert np.array_equal(scene.reached(photos)[name], expected, equal_nan=True)
     scene.defence.thresholds["1"] = -np.inf
     for name in ("detector", "both"):
-        blocked = scene.exposed(photos, name)
+        blocked = scene.reached(photos)[name]
         assert np.nansum(blocked) == 0 and np.array_equal(np.isnan(blocked), np.isnan(reached))
+    assert np.array_equal(scene.reached(photos)["filter"], served, equal_nan=True)
+
+
+def test_every_tier_and_defence_has_its_own_worst_case(scene):
+    pools = adaptive.pools(scene, "reach", 8, steps=2, penalties=[0.1], queries=5, seed=0)
+    found = adaptive.worst_cases(scene, pools)
+    assert set(found) == {(tier, defence) for tier in pools for defence in adaptive.DEFENCES}
+    by_hand = adaptive.worst_case([scene.reached(photos)["both"] for photos in pools["T3"]])
+    assert np.array_equal(found["T3", "both"], by_hand, equal_nan=True)
+    for defence in adaptive.DEFENCES:  # whoever may use more cannot reach less, item by item
+        means = [np.nanmean(found[tier, defence], axis=0) for tier in ("T0", "T2", "T3")]
+        assert (means[0] <= means[1]).all() and (means[1] <= means[2]).all()
 
 
 # Trap: one tier only; a higher tier that may use less than a lower one.

@@ -82,13 +82,11 @@ class Scene:
         """(A,) whether the detector flags the uploaded photos."""
         return scores(self.defence.score, photos) > self.threshold
 
-    def exposed(self, photos: np.ndarray, defence: str) -> np.ndarray:
-        """1[r ≤ k and not flagged] (U, A) of the uploads under one of DEFENCES."""
-        shop = self.filtered if defence in ("filter", "both") else self.bare
-        reached = shop.exposed(self.items, photos)
-        if defence in ("detector", "both"):
-            reached = np.where(np.isnan(reached), np.nan, reached * ~self.flagged(photos)[None])
-        return reached
+    def reached(self, photos: np.ndarray) -> dict[str, np.ndarray]:
+        """1[r ≤ k and not flagged] (U, A) of the uploads under each of DEFENCES; NaN where the user has the item."""
+        bare, filtered = self.bare.exposed(self.items, photos), self.filtered.exposed(self.items, photos)
+        passed = np.where(self.flagged(photos), 0.0, 1.0)[None]
+        return dict(zip(DEFENCES, (bare, filtered, bare * passed, filtered * passed), strict=True))
 
 
 def oblivious(scene: Scene, epsilon, steps: int, draw, aim: str = "hook") -> np.ndarray:
@@ -206,6 +204,16 @@ def _attacked(objective, images, epsilon, steps, draw, attack=apgd) -> np.ndarra
         return getattr(found, "images", found)
 
     return to_photos(in_batches(run, objective, images, label="adaptive"))
+
+
+def worst_cases(scene: Scene, tiers: dict[str, list[np.ndarray]]) -> dict[tuple[str, str], np.ndarray]:
+    """(tier, defence) → (U, A) of the photos by tier that `pools` gives. Tiers share photos: each is served once."""
+    seen = {id(photos): scene.reached(photos) for pool in tiers.values() for photos in pool}
+    return {
+        (tier, defence): worst_case([seen[id(photos)][defence] for photos in pool])
+        for tier, pool in tiers.items()
+        for defence in DEFENCES
+    }
 
 
 def worst_case(reached: list[np.ndarray]) -> np.ndarray:

@@ -144,8 +144,9 @@ class Adaptive(Section):
     epsilons: Epsilons = [2, 4, 8]
     steps: Count = 20
     items: Count = 24
-    queries: Count = 200
+    queries: Count = 100
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
+    checked: Count = 8
 
 
 class Study(Section):
