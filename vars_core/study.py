@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="folder of a catalogue; drawn here by default")
     parser.add_argument("--weights", type=Path, help="safetensors file of the extractor")
     parser.add_argument("--extractor", help="model name; the weights' file name by default")
-    parser.add_argument("--profile", default="laptop", help="laptop (default), smoke or gpu")
+    parser.add_argument("--profile", default="laptop", help="laptop (default), real, smoke or gpu")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.PARAMETER=VALUE")
     parser.add_argument("--work", type=Path, help="work folder; scratch/studies/NAME by default")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of notebooks to run")
