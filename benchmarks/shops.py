@@ -46,13 +46,18 @@ def cache(options: argparse.Namespace) -> Path:
     return place
 
 
-def real(data: Path, weights: Path, size: int, seed: int, cache: Path) -> tuple[split.Split, np.ndarray]:
-    """Prepare the catalogue as notebook 1 and extract features as notebook 2 does; both are kept in `cache`."""
+def prepared(data: Path, size: int, seed: int, cache: Path) -> tuple[catalogue.Catalogue, split.Split]:
+    """The catalogue as notebook 1 prepares it, kept in `cache`."""
     place = cache / f"{data.name}-{size}-{seed}"
     cfg = params.Data(source="folder", path=str(data.resolve()), image_size=size)
     if not (place / "meta.json").is_file():
         catalogue.prepare(cfg, seed, place, source=data, cache=cache / f"decoded-{size}")
-    goods, parts = catalogue.load(place), split.load(place / "split.npz")
+    return catalogue.load(place), split.load(place / "split.npz")
+
+
+def real(data: Path, weights: Path, size: int, seed: int, cache: Path) -> tuple[split.Split, np.ndarray]:
+    """Prepare the catalogue as notebook 1 and extract features as notebook 2 does; both are kept in `cache`."""
+    goods, parts = prepared(data, size, seed, cache)
     file = cache / f"{data.name}-{size}-{weights.stem}.npy"  # the same photos whatever the seed
     if file.is_file():
         raw = np.load(file, allow_pickle=False)

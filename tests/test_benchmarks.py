@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import attacks, defence, recommenders_cost, shops, turns, vbpr_sweep
+from benchmarks import attacks, defence, filter_training, recommenders_cost, shops, turns, vbpr_sweep
 from vars_core import extractor, ranking
 from vars_core.recommenders import VBPR
 
@@ -188,3 +188,13 @@ def test_what_the_defence_costs(tmp_path):
     assert by["M multiply-adds"]["half the width"] < by["M multiply-adds"]["filter"]
     assert run["filter + detector over ResNet-50"] > 0 and run["goal"] == 1.5
     assert all(row["MB"] >= 0 for row in run["growth"])
+
+
+def test_filters_in_training(tmp_path):
+    table, run = ran(filter_training, tmp_path, "--only", "as in real.yaml", "no gate", "--curve", "3")
+    assert table.variant.tolist() == ["as in real.yaml", "no gate", "as in real.yaml"]
+    assert table.steps.tolist() == [2, 2, 3] and run["settings"]["steps"] == 2
+    recovered = table[[f"recovery, ε = {e}" for e in filter_training.BUDGETS]]
+    assert recovered.ne(0).all(axis=None) and recovered.le(1).all(axis=None)
+    assert table["clean feature change"].gt(0).all()  # two steps are enough to leave the identity
+    assert not table.iloc[0, 2:6].equals(table.iloc[1, 2:6])
