@@ -195,7 +195,7 @@ def test_the_identity_costs_nothing_and_recovers_nothing(shop):
         "clean_feature_mse": 0, "clean_ndcg_loss": 0, "clean_hr_loss": 0
     }  # fmt: skip
     attacked = {"fgsm@8": campaign.attack(shop, ITEMS, np.array([0, 1, 3]), "fgsm", 8, 1, 0)}
-    rows = recovery.recoveries(shop, same, ITEMS, attacked)
+    rows = recovery.recoveries(recovery.Harm.of(shop, ITEMS, attacked), same)
     assert rows[0]["metric"] == "feature_recovery" and rows[0]["value"] == 0
 
 

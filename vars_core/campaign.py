@@ -86,7 +86,7 @@ def outcomes(shop: Shop, items, photos: dict[str, np.ndarray]) -> pd.DataFrame:
     for name, changed in photos.items():
         served = shop.served(changed)
         after_scores = shop.scores_of(items, served)
-        after = ranking.item_ranks(shop.clean_scores, shop.split.train[shop.reporting], items, after_scores)
+        after = shop.standings.ranks(items, after_scores)
         shift = ranking.prediction_shift(before_scores, after_scores, shop.clean_scores)
         values = {
             f"exposure@{shop.k}": stats.estimate(ranking.exposed(after, shop.k)),

@@ -156,28 +156,43 @@ def item_ranks(scores, train, items, new_scores) -> np.ndarray:
     _check_shapes(scores, train)
     train, items = sparse.csr_array(train), np.asarray(items, dtype=np.int64)
     n_users, n_items = train.shape
+    out = np.empty((n_users, _checked(items, new_scores, n_users, n_items)))
+    for block in _blocks(n_users, n_items):
+        out[block] = Standings(scores[block], train[block]).ranks(items, new_scores[block])
+    return out
+
+
+class Standings:
+    """What changed items are ranked among: clean `scores` (U, I), sorted per user once for any number of changes.
+
+    `train` (U, I) sparse boolean. Holds two matrices of the scores' size; ValueError for non-finite scores."""
+
+    def __init__(self, scores, train):
+        _check_shapes(scores, train)
+        self._masked = _tensor(scores, "scores").clone()
+        rows, columns = _pairs(train, self._masked.device)
+        self._masked[rows, columns] = -torch.inf  # finite new scores are above it, so a masked item never competes
+        self._ordered = self._masked.sort(dim=1).values
+
+    def ranks(self, items, new_scores) -> np.ndarray:
+        """As `item_ranks`: float64 (U, A), NaN where i ∈ I_u⁺."""
+        items, new = np.asarray(items, dtype=np.int64), _tensor(new_scores, "new scores").to(self._masked.device)
+        _checked(items, new, *self._masked.shape)
+        common = torch.promote_types(self._masked.dtype, new.dtype)
+        new, ordered = new.to(common).contiguous(), self._ordered.to(common)
+        own = self._masked[:, torch.from_numpy(items).to(new.device)].to(common)
+        competitors = ordered.shape[1] - torch.searchsorted(ordered, new) - (own >= new).long()
+        rank = (1 + competitors).double()
+        return rank.masked_fill(own == -torch.inf, torch.nan).cpu().numpy()
+
+
+def _checked(items, new_scores, n_users: int, n_items: int) -> int:
+    """How many items there are."""
     if tuple(new_scores.shape) != (n_users, len(items)):
         raise ValueError(f"new scores have shape {tuple(new_scores.shape)}, not {(n_users, len(items))}")
     if len(items) and not 0 <= items.min() <= items.max() < n_items:
         raise ValueError(f"items must be indices below {n_items}")
-    out = np.empty((n_users, len(items)))
-    for block in _blocks(n_users, n_items):
-        clean, new = _tensor(scores[block], "scores"), _tensor(new_scores[block], "new scores")
-        common = torch.promote_types(clean.dtype, new.dtype)
-        out[block] = _item_rank_block(clean.to(common), train[block], items, new.to(common))
-    return out
-
-
-def _item_rank_block(clean, train, items, new) -> np.ndarray:
-    new, chosen = new.to(clean.device).contiguous(), torch.from_numpy(items).to(clean.device)
-    rows, columns = _pairs(train, clean.device)
-    masked = clean.clone()
-    masked[rows, columns] = -torch.inf  # finite new scores are above it, so a masked item never competes
-    own = masked[:, chosen]
-    ordered = masked.sort(dim=1).values
-    competitors = clean.shape[1] - torch.searchsorted(ordered, new) - (own >= new).long()
-    rank = (1 + competitors).double()
-    return rank.masked_fill(own == -torch.inf, torch.nan).cpu().numpy()
+    return len(items)
 
 
 def item_mean(values) -> float:

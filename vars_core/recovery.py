@@ -1,5 +1,7 @@
 """What a filter gives back and what it takes: feature and exposure recovery, and the price on clean photos."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from torch import nn
 
@@ -73,20 +75,33 @@ def through(purifier: nn.Module, photos: np.ndarray) -> np.ndarray:
     return np.concatenate([to_photos(purifier(to_images(photos[i : i + 128]))) for i in range(0, len(photos), 128)])
 
 
-def recoveries(bare: Shop, filtered: Shop, items, attacked: dict[str, np.ndarray]) -> list[dict]:
-    """Tidy rows feature_recovery (where `filtered` sees photos otherwise) and exposure_recovery for each named set
-    of attacked photos."""
-    clean = bare.features[items]
-    bare_clean, kept = bare.exposed(items), filtered.exposed(items)
+@dataclass(frozen=True)
+class Harm:
+    """What attacks do to an undefended shop, by name: the mark that every defence is measured against."""
+
+    bare: Shop
+    items: np.ndarray
+    photos: dict[str, np.ndarray]
+    served: dict[str, np.ndarray]  # f(x′) (A, D)
+    exposed: dict[str, np.ndarray]  # (U, A)
+    untouched: np.ndarray  # the same of the clean photos
+
+    @classmethod
+    def of(cls, bare: Shop, items, attacked: dict[str, np.ndarray]) -> "Harm":
+        served = {name: bare.served(photos) for name, photos in attacked.items()}
+        exposed = {name: ranking.exposed(bare.ranks_as(items, f), bare.k) for name, f in served.items()}
+        return cls(bare, items, attacked, served, exposed, bare.exposed(items))
+
+
+def recoveries(harm: Harm, filtered: Shop) -> list[dict]:
+    """Tidy rows feature_recovery (where `filtered` sees photos otherwise) and exposure_recovery for each attack."""
+    clean, kept = harm.bare.features[harm.items], filtered.exposed(harm.items)
     rows = []
-    for name, photos in attacked.items():
-        values = {
-            "exposure_recovery": exposure_recovery(
-                bare_clean, bare.exposed(items, photos), kept, filtered.exposed(items, photos)
-            )
-        }
-        if filtered.features is not bare.features:
-            harmed, repaired = bare.served(photos), filtered.served(photos)
-            values = {"feature_recovery": feature_recovery(clean, harmed, repaired)} | values
+    for name, photos in harm.photos.items():
+        repaired = filtered.served(photos)
+        left = ranking.exposed(filtered.ranks_as(harm.items, repaired), filtered.k)
+        values = {"exposure_recovery": exposure_recovery(harm.untouched, harm.exposed[name], kept, left)}
+        if filtered.features is not harm.bare.features:
+            values = {"feature_recovery": feature_recovery(clean, harm.served[name], repaired)} | values
         rows += [{"attack": name, "metric": m, **row} for m, row in values.items() if row is not None]
     return rows

@@ -73,11 +73,18 @@ class Shop:
         served = torch.from_numpy(features).to(device())
         return self.recommender.item_scores(self.reporting, items, served)
 
+    @cached_property
+    def standings(self) -> ranking.Standings:
+        """The clean lists of the reporting users."""
+        return ranking.Standings(self.clean_scores, self.split.train[self.reporting])
+
+    def ranks_as(self, items, features: np.ndarray) -> np.ndarray:
+        """Ranks (U, A) for the reporting users, each item alone with these served features (A, D)."""
+        return self.standings.ranks(items, self.scores_of(items, features))
+
     def ranks(self, items, photos: np.ndarray | None = None) -> np.ndarray:
         """Ranks (U, A) for the reporting users, each item alone with its photo replaced (None: its own)."""
-        features = self.features[items] if photos is None else self.served(photos)
-        train = self.split.train[self.reporting]
-        return ranking.item_ranks(self.clean_scores, train, items, self.scores_of(items, features))
+        return self.ranks_as(items, self.features[items] if photos is None else self.served(photos))
 
     def exposed(self, items, photos: np.ndarray | None = None) -> np.ndarray:
         """1[r ≤ k] (U, A), NaN where the user has the item."""
