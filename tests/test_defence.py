@@ -136,15 +136,21 @@ def test_joint_fitting_weighs_attacked_and_honest_photos_as_the_filters_training
 ):
     """Two of three views are honest: counted as they come they would teach the filter to leave attacks alone."""
 
-    def one_for_touched_ten_for_honest(filtered, target, own, touched):
-        assert touched.all() or not touched.any()
-        return {"pixel": 0 * filtered.sum() + (1.0 if touched.all() else 10.0)}
+    class OneForTouchedTenForHonest:
+        def __call__(self, filtered, target, own, touched):
+            assert touched.all() or not touched.any()
+            return {"pixel": 0 * filtered.sum() + (1.0 if touched.all() else 10.0)}
+
+        def gate(self, logit, touched, attacked):
+            """Noise (two of eight) is touched and not attacked; edits are neither."""
+            assert (touched.sum(), attacked.sum()) == (10, 8) and touched[attacked].all() and len(logit) == 24
+            return torch.tensor(100.0)
 
     cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, temperature=0.1)
     attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
-    args = (one_for_touched_ten_for_honest, smooth_photos(16), cfg, attack)
+    args = (OneForTouchedTenForHonest(), smooth_photos(16), cfg, attack)
     history = fit_jointly(defence, *args, steps=2, generator=generator(0))
-    assert history["filter"].tolist() == pytest.approx([7 / 8 * 1 + 1 / 8 * 10] * 2)
+    assert history["filter"].tolist() == pytest.approx([100 + 3 / 4 * 1 + 1 / 4 * 10] * 2)
 
 
 def test_a_share_of_the_joint_attacks_is_made_through_the_filter(defence, extractor, monkeypatch):

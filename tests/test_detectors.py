@@ -27,9 +27,9 @@ from vars_core.defence import Defence
 from vars_core.detectors import Detector, Score, Squeezing, contrastive_loss, scores, scores_behind, train_detectors
 from vars_core.extractor import to_images, to_photos
 from vars_core.objectives import hook
-from vars_core.rival_detectors import Evidence
+from vars_core.rival_detectors import Evidence, Neighbours
 from vars_core.runtime import generator
-from vars_core.score_variants import NearestClean, Prototypes, embeddings
+from vars_core.score_variants import Logit, NearestClean, Prototypes, embeddings, together
 
 __all__ = ["extractor"]  # the toy extractor of test_training, as a fixture
 
@@ -230,8 +230,23 @@ def test_prototypes_and_nearest_clean_photos_tell_attacks_too(trained, attacked,
     defence = Defence(Median(), trained[0]["contrastive"], extractor)
     clean = smooth_photos(60, seed=8)
     evidence = Evidence(smooth_photos(40, seed=1), np.zeros(40), clean[:20], attacked[:20], clean[20:40])
-    for kind in (Prototypes, NearestClean):
-        rival = kind(defence).fit(evidence, generator(0))
+    judges = {"logit": Logit(defence), "prototype": Prototypes(defence), "nearest": NearestClean(defence)}
+    for rival in judges.values():
+        rival.fit(evidence, generator(0))
         assert auroc(rival.score(clean[40:]), rival.score(attacked[20:])) > 0.8
         assert np.isfinite(rival.threshold(0.2))
     assert np.allclose(np.linalg.norm(embeddings(defence, clean[:3]), axis=1), 1, atol=1e-5)
+    assert np.array_equal(judges["logit"].score(clean), scores(defence.score, clean))
+
+
+def test_judges_behind_one_filter_score_together_as_each_alone(trained, attacked, extractor, monkeypatch):
+    clean, passes = smooth_photos(30, seed=8), []
+    first, second = (Defence(Median(), trained[0]["contrastive"], extractor) for _ in range(2))
+    judges = {"a": Logit(first), "b": Prototypes(first), "c": Logit(second), "d": Neighbours(extractor, k=2)}
+    evidence = Evidence(clean[:10], np.zeros(10), clean[10:20], attacked[:10], clean[20:])
+    alone = {name: judge.fit(evidence, generator(0)).score(clean) for name, judge in judges.items()}
+    genuine = Median.forward
+    monkeypatch.setattr(Median, "forward", lambda self, images: passes.append(self) or genuine(self, images))
+    found = together(judges, clean)
+    assert list(found) == list(judges) and all(np.array_equal(found[name], alone[name]) for name in judges)
+    assert passes == [first.purifier, second.purifier]  # a and b share one pass

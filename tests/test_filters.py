@@ -109,7 +109,8 @@ def test_the_gate_sees_the_whole_image_and_may_close():
         opened = model(shown)
         model.gate[-1].bias.fill_(-200.0)  # sigmoid is 0 then
         assert torch.equal(model(shown), shown) and not torch.equal(opened, shown)
-    assert vit(gated=False).gate is None
+    assert vit(gated=False).gate is None and vit(gated=False).told(shown)[1] is None
+    assert model.told(shown)[1].shape == (2,)
 
 
 def test_windows_see_no_further_than_windows():

@@ -102,7 +102,7 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
         ("epochs: 60", "epochs: 4.5", "recommender.epochs: expected integer; got 4.5"),
         ("epochs: 60", "epochs: '40'", "recommender.epochs: expected integer; got '40'"),
         ("epochs: 60", "epochs: true", "recommender.epochs: expected integer; got True"),
-        ("  heads: 4", "  heads: 3", "reconstruction: width is a multiple of heads; got 64 and 3"),
+        ("  heads: 2", "  heads: 3", "reconstruction: width is a multiple of heads; got 64 and 3"),
         (
             "  patch: 4",
             "  patch: 7",

@@ -16,7 +16,16 @@ from vars_core.filters import GlobalViT
 from vars_core.objectives import hook
 from vars_core.perturbations import BENIGN, KINDS, Perturber, augment
 from vars_core.runtime import generator
-from vars_core.training import FilterLoss, Learner, features_of, next_batch, ranking_matrix, rate_at, train_filters
+from vars_core.training import (
+    TERMS,
+    FilterLoss,
+    Learner,
+    features_of,
+    next_batch,
+    ranking_matrix,
+    rate_at,
+    train_filters,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +127,7 @@ def test_every_photo_is_seen_once_per_epoch():
 
 def loss(extractor, **options):
     dim = extractor(torch.zeros(1, 3, 16, 16)).shape[1]
-    weights = {"pixel_weight": 1.0, "feature_weight": 1.0, "identity_weight": 1.0, "ranking_weight": 1.0}
+    weights = {f"{term}_weight": 1.0 for term in TERMS}
     return FilterLoss(extractor, **({"ranking": torch.eye(dim)} | weights | options))
 
 
@@ -152,6 +161,19 @@ def test_terms_by_hand_and_zero_for_the_identity_on_clean_images(extractor):
     assert terms["identity"].item() == pytest.approx(2 * (3 * 2 + feature[3].item()) / 4, rel=1e-3)
 
 
+def test_the_gates_term_is_the_cross_entropy_of_clean_and_attacked_counted_alike(extractor):
+    logit = torch.tensor([-1.0, 2.0, 0.5, 3.0, 1.0])
+    touched = torch.tensor([False, True, True, True, True])  # the second is noise: left out
+    attacked = torch.tensor([False, False, True, True, True])
+    shut, opened = 1 / (1 + np.exp(-logit[0].item())), 1 / (1 + np.exp(-logit[2:].numpy()))
+    expected = 0.5 * (-np.log(1 - shut) - np.log(opened).mean())
+    objective = loss(extractor, gate_weight=0.5)
+    assert objective.gate(logit, touched, attacked).item() == pytest.approx(expected, rel=1e-5)
+    assert objective.gate(None, touched, attacked) == 0
+    none = torch.zeros(5, dtype=torch.bool)
+    assert torch.isfinite(objective.gate(logit, ~none, none))  # a batch without either class
+
+
 def test_a_filter_learns_to_undo_noise_and_attacks(extractor):
     photos, unseen = smooth_photos(64), to_images(smooth_photos(24, seed=9))
     cfg = SimpleNamespace(epsilons=[8, 16], attack_steps=2, batch_size=16, learning_rate=1e-2)
@@ -160,7 +182,7 @@ def test_a_filter_learns_to_undo_noise_and_attacks(extractor):
     dim = extractor(unseen).shape[1]
     objective = loss(extractor, ranking=torch.eye(dim) / dim, ranking_weight=0.1)
     history = train_filters({"toy": (model, objective)}, photos, cfg, steps=150, generator=generator(0))
-    terms = ["pixel", "feature", "identity", "ranking"]
+    terms = list(TERMS)
     assert list(history) == ["arm", "step", *terms] and len(history) == 150
     total = history[terms].sum(axis=1)
     assert total[-15:].mean() < 0.8 * total[:15].mean()
@@ -288,7 +310,7 @@ def test_an_arm_that_knows_is_attacked_through_its_filter(extractor, monkeypatch
     cfg = params.Reconstruction(batch_size=16, epsilons=[4], attack_steps=1)
     train_filters(arms, smooth_photos(), cfg, steps=2, generator=generator(0), knowing={"b": 0.5})
     blind, knowing = seen[0], seen[1]
-    assert len(seen) == 4 and blind == (12, None) and knowing[0] == 6
+    assert len(seen) == 4 and blind == (10, None) and knowing[0] == 5
     assert knowing[1].purifier is arms["b"][0] and knowing[1].extractor is extractor
 
 
@@ -300,14 +322,14 @@ def test_fixed_twins_take_the_place_of_fresh_attacks(extractor, monkeypatch):
     met = []
 
     class Watch(GlobalViT):
-        def forward(self, images):
+        def told(self, images):
             met.append(images.detach().clone())
-            return super().forward(images)
+            return super().told(images)
 
     cfg = params.Reconstruction(batch_size=16, epsilons=[4], attack_steps=1)
     model = Watch(channels=4, patch=8, width=8, depth=1, heads=2)
     train_filters({"a": (model, loss(extractor))}, photos, cfg, steps=1, generator=generator(0), twins=twins)
-    clean, attacked = met[0][:2], met[0][4:]
+    clean, attacked = met[0][:4], met[0][6:]
     pool = to_images(photos)
     assert all((pool == image).flatten(1).all(1).any() for image in clean)
     assert all(((pool + image - 1).abs() < 1e-4).flatten(1).all(1).any() for image in attacked)

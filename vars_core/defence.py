@@ -168,14 +168,14 @@ def fit_jointly(
             raw, aim = extractor(views).float(), extractor(targets).float()
             touched = (views != targets).flatten(1).any(1)
         with mixed_precision(images):
-            filtered = purifier(views)
+            filtered, logit = purifier.told(views)
             evidence = (views, filtered, raw, extractor(filtered).float())
             detection = detector_loss(detector, evidence, labels, cfg.temperature, contrastive=True)
             terms = [
                 share * sum(loss(filtered[rows], targets[rows], aim[rows], touched[rows]).values())
                 for share, rows in ((1 - CLEAN_SHARE, touched), (CLEAN_SHARE, ~touched))
             ]
-        restoration = sum(terms)
+        restoration = sum(terms) + loss.gate(logit, touched, labels.bool())
         optimiser.zero_grad()
         (restoration + detection).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

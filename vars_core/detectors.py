@@ -1,5 +1,7 @@
 """Detectors d: image → score, higher = adversarial. The contrastive one, its BCE twin and feature squeezing."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import torch
@@ -166,14 +168,20 @@ def scores(score: nn.Module, photos: np.ndarray, batch: int = 128) -> np.ndarray
 
 
 @torch.no_grad()
+def looked_at(purifier: nn.Module, extractor: nn.Module, photos: np.ndarray, batch: int = 128) -> Iterator[tuple]:
+    """What detectors behind `purifier` look at, by batches of uint8 photos: the arguments of `Detector.embed`."""
+    for i in range(0, len(photos), batch):
+        images = to_images(photos[i : i + batch])
+        filtered = purifier(images)
+        yield images, filtered, extractor(images), extractor(filtered)
+
+
+@torch.no_grad()
 def scores_behind(
     detectors: dict[str, Detector], purifier: nn.Module, extractor: nn.Module, photos: np.ndarray, batch: int = 128
 ) -> dict[str, np.ndarray]:
     """Scores (N,) of uint8 photos by each of `detectors` behind one filter; what they look at is computed once."""
     parts = []
-    for i in range(0, len(photos), batch):
-        images = to_images(photos[i : i + batch])
-        filtered = purifier(images)
-        evidence = (images, filtered, extractor(images), extractor(filtered))
-        parts.append({name: detector(*evidence).float().cpu() for name, detector in detectors.items()})
+    for seen in looked_at(purifier, extractor, photos, batch):
+        parts.append({name: detector(*seen).float().cpu() for name, detector in detectors.items()})
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in detectors}

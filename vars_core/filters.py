@@ -39,8 +39,9 @@ class _ConvBlock(nn.Module):
 
 class _FullResolution(nn.Module):
     """x + g(x) r(x). r: stem at full resolution → body at patch resolution → added to the stem → 3×3 convolutions:
-    `blocks` residual pairs, and two. The *gate* g in (0, 1), one number per image, says whether there is anything to
-    remove: a photo that looks clean as a whole is left alone, and r need not be timid.
+    `blocks` residual pairs, and two. The *gate* g in (0, 1), one number per image from what both resolutions see of
+    it, says whether there is anything to remove: a photo that looks clean as a whole is left alone, and r need not be
+    timid.
 
     The last convolution starts at zero, so that an untrained filter is the identity to the bit. Without `gated`, g is
     1."""
@@ -61,22 +62,28 @@ class _FullResolution(nn.Module):
         nn.init.zeros_(self.out.bias)
         self.gate = None
         if gated:
-            self.gate = nn.Sequential(nn.Linear(2 * channels, 64), nn.GELU(), nn.Linear(64, 1))
+            self.gate = nn.Sequential(nn.Linear(2 * (channels + width), 64), nn.GELU(), nn.Linear(64, 1))
             nn.init.ones_(self.gate[-1].bias)  # it starts open, at 0.73, or r would hardly learn
 
     def forward(self, images):
+        return self.told(images)[0]
+
+    def told(self, images):
+        """R(x) (N, 3, H, W), and the logit of g(x) (N,), None without a gate. ValueError for sides that don't fit."""
         if images.shape[2] % self.patch or images.shape[3] % self.patch:
             raise ValueError(f"the filter wants sides that are multiples of {self.patch}, got {images.shape[2:]}")
         # a perturbation is a few grey levels in a photo of two hundred: beside the photo, the stem sees what
         # differs from the local mean, enlarged to unit size
         detail = F.gelu(self.stem(torch.cat([4 * (images - 0.5), 16 * (images - box_blur(images, 3))], 1)))
-        context = F.pixel_shuffle(self.expand(self.body(self.embed(detail))), self.patch)
-        hidden = F.gelu(self.mix(self.blocks(detail + self.gain * context)))
-        residual = self.out(hidden).float()
+        context = self.body(self.embed(detail))
+        hidden = detail + self.gain * F.pixel_shuffle(self.expand(context), self.patch)
+        hidden = F.gelu(self.mix(self.blocks(hidden)))
+        residual, logit = self.out(hidden).float(), None
         if self.gate is not None:
-            logit = self.gate(torch.cat([hidden.mean((2, 3)), hidden.amax((2, 3))], 1))
-            residual = residual * logit.float().sigmoid().view(-1, 1, 1, 1)
-        return _ClampThrough.apply(images + residual)
+            pooled = [pool for seen in (hidden, context) for pool in (seen.mean((2, 3)), seen.amax((2, 3)))]
+            logit = self.gate(torch.cat(pooled, 1)).float().squeeze(1)
+            residual = residual * logit.sigmoid().view(-1, 1, 1, 1)
+        return _ClampThrough.apply(images + residual), logit
 
 
 class _GlobalAttention(nn.Module):

@@ -92,7 +92,7 @@ class Reconstruction(Section):
     patch: Count = 4
     width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
     depth: Count = 3
-    heads: Count = 4
+    heads: Count = 2
     channels: Count = 24
     blocks: Annotated[int, Field(ge=0)] = 0
     steps: Count = 220
@@ -105,6 +105,7 @@ class Reconstruction(Section):
     feature_weight: Weight = 10.0
     identity_weight: Weight = 1.0
     ranking_weight: Weight = 0.1
+    gate_weight: Weight = 1.0
     adaptive_steps: Count = 120
     adaptive_share: Share = 0.5
     robust_steps: Count = 100

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vars_core.checkpoint import Checkpoint, packed, unpack
@@ -17,16 +18,23 @@ from vars_core.objectives import Through
 from vars_core.perturbations import Perturber, augment
 from vars_core.runtime import device, mixed_precision, progress
 
-CLEAN_SHARE = 1 / 8  # of what a filter learns from: photos that it should leave alone
+# of what a filter learns from; with an eighth of clean photos the gate tells them worse
+CLEAN_SHARE = 1 / 4  # photos that it should leave alone
+NOISY_SHARE = 1 / 8
+
+
+TERMS = ("pixel", "feature", "identity", "ranking", "gate")
 
 
 @dataclass(frozen=True)
 class FilterLoss:
-    """pixel L1 + feature L1 + identity (both again, on clean images) + the ranking term Δfᵀ M Δf.
+    """pixel L1 + feature L1 + identity (both again, on clean images) + the ranking term Δfᵀ M Δf + the gate's.
 
     `ranking` is M = E[w_u w_uᵀ], (D, D), over the users' linear visual heads w_u, divided by the mean natural
     variance of w_u·f over items: Δfᵀ M Δf is then the mean squared score change, in units of what separates
-    two items anyway, in closed form and without sampling users."""
+    two items anyway, in closed form and without sampling users. The gate's term is the cross-entropy of clean and
+    attacked images, each class counted alike: it learns what it is there for directly, not only by what it lets
+    through."""
 
     extractor: nn.Module
     ranking: torch.Tensor
@@ -34,17 +42,16 @@ class FilterLoss:
     feature_weight: float
     identity_weight: float
     ranking_weight: float
+    gate_weight: float
 
     @classmethod
     def weighted(cls, extractor: nn.Module, ranking: torch.Tensor, cfg) -> "FilterLoss":
         """With the weights of `cfg`, `params.Reconstruction`."""
-        return cls(
-            extractor, ranking, *(getattr(cfg, f"{t}_weight") for t in ("pixel", "feature", "identity", "ranking"))
-        )
+        return cls(extractor, ranking, *(getattr(cfg, f"{term}_weight") for term in TERMS))
 
     def __call__(self, filtered, clean, own, touched) -> dict[str, torch.Tensor]:
         """`filtered` R(x′), `clean` x (N, 3, H, W); `own` f(x) (N, D); `touched` (N,) False where x′ = x.
-        Returns the weighted terms; their sum is the loss."""
+        Returns the weighted terms but the gate's; with that one their sum is the loss."""
         change = self.extractor(filtered).float() - own
         pixel = (filtered - clean).abs().mean((1, 2, 3)) * 255
         feature = change.abs().mean(1)
@@ -56,6 +63,14 @@ class FilterLoss:
             "identity": self.identity_weight * (untouched * plain).mean(),
             "ranking": self.ranking_weight * scores.mean(),
         }
+
+    def gate(self, logit: torch.Tensor | None, touched, attacked) -> torch.Tensor:
+        """The gate's weighted term from its `logit` (N,), 0 without a gate. `attacked` (N,): what shall open it; what
+        is `touched` but not attacked, noise, is left to the other terms."""
+        if logit is None:
+            return self.ranking.new_zeros(())
+        errors = ((F.softplus(logit), ~touched), (F.softplus(-logit), attacked))
+        return self.gate_weight * sum((error * rows).sum() / rows.sum().clamp_min(1) for error, rows in errors)
 
 
 def ranking_matrix(weights: np.ndarray, features: np.ndarray) -> torch.Tensor:
@@ -78,7 +93,7 @@ def train_filters(
 ) -> pd.DataFrame:
     """Train the filters of all `arms`, name → (filter, loss), on the same batches of `photos` (N, H, W, 3).
 
-    Every batch is one eighth clean, one eighth noise and the rest attacked (FGSM, PGD, mixed ε and goals). The
+    Every batch is one quarter clean, one eighth noise and the rest attacked (FGSM, PGD, mixed ε and goals). The
     attacks look at the extractor alone (*static*, the paper's regime), so one attack pass serves all arms, and the
     comparison is paired. An arm in `knowing` (name → share) has that share of its attacked photos attacked through
     f∘R as it stands instead: the *adaptive* regime, which mixes both so that neither is forgotten. `twins`, photos
@@ -100,19 +115,22 @@ def train_filters(
             images, ready = (part.contiguous(memory_format=torch.channels_last) for part in images.split(3, 1))
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
-        eighth = int(len(images) * CLEAN_SHARE)
-        clean, noisy, rest = images[:eighth], images[eighth : 2 * eighth], images[2 * eighth :]
-        attacked = perturber.attack(rest, own[2 * eighth :]) if twins is None else ready[2 * eighth :]
+        honest = int(len(images) * CLEAN_SHARE)
+        start = honest + int(len(images) * NOISY_SHARE)  # of the attacked ones
+        clean, noisy, rest = images[:honest], images[honest:start], images[start:]
+        attacked = perturber.attack(rest, own[start:]) if twins is None else ready[start:]
         seen = torch.cat([clean, perturber.noise(noisy), attacked])
-        touched = torch.arange(len(images), device=images.device) >= eighth
+        place = torch.arange(len(images), device=images.device)
+        touched, hostile = place >= honest, place >= start
         for name, (model, loss) in arms.items():
             view = seen
             if count := round((knowing or {}).get(name, 0.0) * len(rest)):
-                rows_of = slice(2 * eighth, 2 * eighth + count)
+                rows_of = slice(start, start + count)
                 view = seen.clone()
                 view[rows_of] = perturber.attack(rest[:count], own[rows_of], Through(extractor, model))
             with mixed_precision(images):
-                terms = loss(model(view), images, own, touched)
+                filtered, logit = model.told(view)
+                terms = loss(filtered, images, own, touched) | {"gate": loss.gate(logit, touched, hostile)}
             learners[name].step(sum(terms.values()), step)
             history.append({"arm": name, "step": step, **{term: value.item() for term, value in terms.items()}})
         if noted and noted.due():
