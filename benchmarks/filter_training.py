@@ -26,6 +26,7 @@ BUDGETS = (2, 4, 8)
 VARIANTS = {  # what differs from profiles/real.yaml
     "as in real.yaml": {},
     "no gate": {"gated": False},
+    "gate not told": {"gate_weight": 0.0},
     "feature weight 1": {"feature_weight": 1.0},
     "feature weight 10": {"feature_weight": 10.0},
     "identity weight × 4": {"identity_weight": 4.0},

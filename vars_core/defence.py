@@ -21,7 +21,7 @@ from vars_core.filters import ConvDenoiser, GlobalViT, WindowedViT
 from vars_core.objectives import Through
 from vars_core.perturbations import Perturber
 from vars_core.runtime import device, generator, mixed_precision, progress
-from vars_core.training import CLEAN_SHARE, FilterLoss, features_of, next_batch, train_filters
+from vars_core.training import CLEAN_SHARE, FilterLoss, Learner, features_of, next_batch, train_filters
 
 FILTERS = {kind.__name__: kind for kind in (GlobalViT, WindowedViT, ConvDenoiser)}
 
@@ -155,10 +155,7 @@ def fit_jointly(
     purifier, detector, extractor = defence.purifier, defence.detector, defence.extractor
     pool = features_of(extractor, photos)
     perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
-    for module in (purifier, detector):
-        module.train().requires_grad_(True)
-    parameters = [*purifier.parameters(), *detector.parameters()]
-    optimiser = torch.optim.AdamW(parameters, cfg.learning_rate, weight_decay=0.01)
+    learner = Learner(nn.ModuleList([purifier, detector]), cfg.learning_rate, steps)
     rows, history = [], []
     for step in progress(range(steps), "joint training"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
@@ -176,11 +173,7 @@ def fit_jointly(
                 for share, rows in ((1 - CLEAN_SHARE, touched), (CLEAN_SHARE, ~touched))
             ]
         restoration = sum(terms) + loss.gate(logit, touched, labels.bool())
-        optimiser.zero_grad()
-        (restoration + detection).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        learner.step(restoration + detection, step)
         history.append({"step": step, "filter": restoration.item(), "detector": detection.item()})
-    for module in (purifier, detector):
-        module.eval().requires_grad_(False)
+    learner.finish()
     return pd.DataFrame(history)

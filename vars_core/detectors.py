@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from vars_core.classics import BitDepth, Median
 from vars_core.extractor import to_images
 from vars_core.perturbations import KINDS, Perturber
-from vars_core.runtime import device, mixed_precision, progress
-from vars_core.training import features_of, next_batch
+from vars_core.runtime import mixed_precision, progress
+from vars_core.training import Learner, features_of, next_batch
 
 
 def contrastive_loss(embeddings: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -134,10 +134,7 @@ def train_detectors(
     `Perturber`. Returns losses by step."""
     pool = features_of(extractor, photos)
     perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator, kinds)
-    optimisers = {}
-    for name, detector in detectors.items():
-        detector.to(device()).train().requires_grad_(True)
-        optimisers[name] = torch.optim.AdamW(detector.parameters(), cfg.learning_rate, weight_decay=0.01)
+    learners = {name: Learner(detector, cfg.learning_rate, steps) for name, detector in detectors.items()}
     rows, history = [], []
     for step in progress(range(steps), "detectors"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
@@ -150,13 +147,11 @@ def train_detectors(
         for name, detector in detectors.items():
             with mixed_precision(images):
                 loss = detector_loss(detector, evidence, labels, cfg.temperature, name == "contrastive")
-            optimisers[name].zero_grad()
-            loss.backward()
-            optimisers[name].step()
+            learners[name].step(loss, step)
             losses[name] = loss.item()
         history.append(losses)
-    for detector in detectors.values():
-        detector.eval().requires_grad_(False)
+    for learner in learners.values():
+        learner.finish()
     return pd.DataFrame(history)
 
 

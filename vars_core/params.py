@@ -129,7 +129,7 @@ class Detection(Section):
     joint_steps: Count = 60
     matrix_steps: Count = 30
     batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-3
     temperature: Positive = 0.1
 
 

@@ -174,7 +174,7 @@ def _resumed(noted, learners, generator) -> tuple[list[int], list[dict]]:
 
 
 class Learner:
-    """A filter under training: AdamW, a rate that warms up and falls as a cosine, and the running mean."""
+    """A model under training: AdamW, a rate that warms up and falls as a cosine, and the running mean of its weights."""
 
     def __init__(self, model: nn.Module, rate: float, steps: int):
         self.model, self.rate, self.steps = model, rate, steps
@@ -206,7 +206,7 @@ class Learner:
             take({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
 
     def finish(self) -> None:
-        """The running mean becomes the filter, frozen."""
+        """The running mean becomes the model, frozen."""
         self.model.load_state_dict(self.mean.module.state_dict())
         self.model.eval().requires_grad_(False)
 
