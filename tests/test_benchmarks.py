@@ -185,7 +185,7 @@ def test_what_the_defence_costs(tmp_path):
     by = table[table.side == 32].set_index("what")
     assert (table["ms per photo"] > 0).all() and by["× base"]["small_cnn"] == 1
     assert by["M multiply-adds"]["filter"] == pytest.approx(by["M multiply-adds"]["convolution"], rel=0.1)
-    assert by["M multiply-adds"]["half the width"] < by["M multiply-adds"]["filter"]
+    assert by["M multiply-adds"]["tiny"] < by["M multiply-adds"]["filter"]
     assert run["filter + detector over ResNet-50"] > 0 and run["goal"] == 1.5
     assert all(row["MB"] >= 0 for row in run["growth"])
 
