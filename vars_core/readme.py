@@ -44,7 +44,7 @@ HEADLINES = [  # row title, metrics file, keys
     ("detector, AUROC, ε = 8", "05_detection", ["contrastive", "auroc", "pgd@8"]),
     ("detector, TPR at 1 % FPR, ε = 2", "05_detection", ["contrastive", "tpr@1", "pgd@2"]),
     ("detector, TPR at 1 % FPR, ε = 8", "05_detection", ["contrastive", "tpr@1", "pgd@8"]),
-    ("detector, AUROC against noise of the same ε = 8", "05_detection", ["contrastive", "auroc", "attack_vs_noise@8"]),
+    ("detector, AUROC against noise, ε = 8", "05_detection", ["contrastive", "auroc", "attack_vs_noise@8"]),
     ("detector, AUROC, attack it never saw", "05_detection", ["contrastive", "auroc", "unseen@8"]),
     (
         "reaches lists unflagged (1 % FPR), reach, ε = 8, seller knows f",

@@ -174,7 +174,7 @@ def _resumed(noted, learners, generator) -> tuple[list[int], list[dict]]:
 
 
 class Learner:
-    """A model under training: AdamW, a rate that warms up and falls as a cosine, and the running mean of its weights."""
+    """A model under training: AdamW, a rate that warms up and falls as a cosine, and the mean of its last weights."""
 
     def __init__(self, model: nn.Module, rate: float, steps: int):
         self.model, self.rate, self.steps = model, rate, steps
