@@ -15,8 +15,16 @@ from torch import nn
 
 from vars_core import paths
 from vars_core.calibration import conformal_threshold
-from vars_core.detectors import Detector, Score, detector_loss, labelled_batch, scores, train_detectors
-from vars_core.extractor import Extractor, to_images, to_photos
+from vars_core.detectors import (
+    Detector,
+    Score,
+    detector_loss,
+    labelled_batch,
+    looked_at,
+    scores,
+    train_detectors,
+)
+from vars_core.extractor import Extractor, to_photos
 from vars_core.filters import ConvDenoiser, GlobalViT, WindowedViT
 from vars_core.objectives import Through
 from vars_core.perturbations import Perturber
@@ -111,9 +119,12 @@ class Defence:
         """uint8 photos (N, H, W, 3) → filtered photos (same), scores (N,), flagged (N,) at `rate` percent.
 
         Raises KeyError for a rate that was not calibrated."""
-        filtered = [to_photos(self.purifier(to_images(photos[i : i + 128]))) for i in range(0, len(photos), 128)]
-        score = scores(self.score, photos)
-        return np.concatenate(filtered), score, score > self.thresholds[rate]
+        limit, filtered, score = self.thresholds[rate], [], []
+        for seen in looked_at(self.purifier, self.extractor, photos):
+            filtered.append(to_photos(seen[1]))
+            score.append(self.detector(*seen).float().cpu().numpy())
+        score = np.concatenate(score)
+        return np.concatenate(filtered), score, score > limit
 
     def save(self, folder: Path, **metadata: str) -> None:
         save_filter(self.purifier, folder / "filter.safetensors", **metadata)

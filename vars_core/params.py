@@ -125,9 +125,9 @@ class Reconstruction(Section):
 class Detection(Section):
     """The detectors and the joint fine-tuning."""
 
-    steps: Count = 120
-    joint_steps: Count = 60
-    matrix_steps: Count = 30
+    steps: Count = 100
+    joint_steps: Count = 50
+    matrix_steps: Count = 24
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 2e-3
     temperature: Positive = 0.1
