@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vars_core.classics import BitDepth, Median
-from vars_core.extractor import to_images
+from vars_core.extractor import batches
 from vars_core.perturbations import KINDS, Perturber
 from vars_core.runtime import mixed_precision, progress
 from vars_core.training import Learner, features_of, next_batch
@@ -156,24 +156,28 @@ def train_detectors(
 
 
 @torch.no_grad()
-def scores(score: nn.Module, photos: np.ndarray, batch: int = 128) -> np.ndarray:
+def scores(score: nn.Module, photos: np.ndarray, batch: int | None = None) -> np.ndarray:
     """Scores (N,) of uint8 photos (N, H, W, 3)."""
-    parts = [score(to_images(photos[i : i + batch])).float().cpu() for i in range(0, len(photos), batch)]
-    return torch.cat(parts).numpy()
+    return torch.cat([score(images).float().cpu() for images in batches(photos, batch)]).numpy()
 
 
 @torch.no_grad()
-def looked_at(purifier: nn.Module, extractor: nn.Module, photos: np.ndarray, batch: int = 128) -> Iterator[tuple]:
+def looked_at(
+    purifier: nn.Module, extractor: nn.Module, photos: np.ndarray, batch: int | None = None
+) -> Iterator[tuple]:
     """What detectors behind `purifier` look at, by batches of uint8 photos: the arguments of `Detector.embed`."""
-    for i in range(0, len(photos), batch):
-        images = to_images(photos[i : i + batch])
+    for images in batches(photos, batch):
         filtered = purifier(images)
         yield images, filtered, extractor(images), extractor(filtered)
 
 
 @torch.no_grad()
 def scores_behind(
-    detectors: dict[str, Detector], purifier: nn.Module, extractor: nn.Module, photos: np.ndarray, batch: int = 128
+    detectors: dict[str, Detector],
+    purifier: nn.Module,
+    extractor: nn.Module,
+    photos: np.ndarray,
+    batch: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Scores (N,) of uint8 photos by each of `detectors` behind one filter; what they look at is computed once."""
     parts = []

@@ -5,6 +5,7 @@ attacked *after* mean/std normalisation spent budgets of 0.92 grey levels and ca
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,14 @@ def to_images(photos: np.ndarray) -> torch.Tensor:
     """uint8 (N, H, W, 3) → float32 (N, 3, H, W) in [0, 1], on the 8-bit grid, channels last in memory."""
     tensor = torch.from_numpy(np.array(photos)).to(device())  # a copy: memory maps are read-only
     return tensor.permute(0, 3, 1, 2).float().div_(255)
+
+
+def batches(photos: np.ndarray, size: int | None = None) -> Iterator[torch.Tensor]:
+    """uint8 photos (N, H, W, 3) as images, `size` at a time. By default 256 on a GPU and 32 on a CPU: behind a filter
+    more take up to twice as long there, as memory for maps that large is fetched from the system page by page."""
+    size = size or (256 if device().type == "cuda" else 32)
+    for start in range(0, len(photos), size):
+        yield to_images(photos[start : start + size])
 
 
 def to_photos(images: torch.Tensor) -> np.ndarray:
@@ -170,14 +179,11 @@ class Extractor(nn.Module):
 
 
 @torch.no_grad()
-def extract(model: nn.Module, photos: np.ndarray, batch: int = 256, through: nn.Module | None = None):
+def extract(model: nn.Module, photos: np.ndarray, batch: int | None = None, through: nn.Module | None = None):
     """Features (N, D) float32 of uint8 photos (N, H, W, 3), seen through the filter `through` if one is given.
 
     Raises ValueError when a feature is not finite (its rows are named)."""
-    parts = []
-    for start in range(0, len(photos), batch):
-        images = to_images(photos[start : start + batch])
-        parts.append(model(through(images) if through else images).float().cpu())
+    parts = [model(through(images) if through else images).float().cpu() for images in batches(photos, batch)]
     features = torch.cat(parts).numpy()
     broken = np.flatnonzero(~np.isfinite(features).all(1))
     if len(broken):

@@ -7,7 +7,7 @@ from torch import nn
 
 from vars_core import ranking, stats
 from vars_core.campaign import visibility
-from vars_core.extractor import to_images, to_photos
+from vars_core.extractor import batches, to_photos
 from vars_core.shop import Shop
 
 
@@ -72,7 +72,7 @@ def clean_cost(bare: Shop, filtered: Shop, items) -> dict[str, dict]:
 
 def through(purifier: nn.Module, photos: np.ndarray) -> np.ndarray:
     """uint8 photos after the filter (N, H, W, 3)."""
-    return np.concatenate([to_photos(purifier(to_images(photos[i : i + 128]))) for i in range(0, len(photos), 128)])
+    return np.concatenate([to_photos(purifier(images)) for images in batches(photos)])
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,8 @@ from torch import nn
 from vars_core.calibration import conformal_threshold
 from vars_core.classics import JPEG
 from vars_core.detectors import Squeezing, scores
-from vars_core.extractor import Extractor, extract, to_images
+from vars_core.extractor import Extractor, batches, extract, to_images
 from vars_core.runtime import device
-
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Trained(Rival):
         """Nothing is left to learn."""
 
     def score(self, photos):
-        return scores(self.module, photos, BATCH)
+        return scores(self.module, photos)
 
 
 class JPEGDifference(nn.Module):
@@ -119,7 +117,7 @@ class MagNet(Rival):
         self.net.eval().requires_grad_(False)
 
     def score(self, photos):
-        return scores(_Error(self.net), photos, BATCH)
+        return scores(_Error(self.net), photos)
 
 
 class _Error(nn.Module):
@@ -245,8 +243,8 @@ def layer_means(extractor: Extractor, layers: list[nn.Module], photos: np.ndarra
 
     hooks = [layer.register_forward_hook(keeper(place)) for place, layer in enumerate(layers)]
     try:
-        for start in range(0, len(photos), BATCH):
-            found[-1].append(extractor(to_images(photos[start : start + BATCH])).cpu().numpy())
+        for images in batches(photos):
+            found[-1].append(extractor(images).cpu().numpy())
     finally:
         for hook in hooks:
             hook.remove()

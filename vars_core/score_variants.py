@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from vars_core.defence import Defence
 from vars_core.detectors import looked_at
-from vars_core.rival_detectors import BATCH, Evidence, Rival
+from vars_core.rival_detectors import Evidence, Rival
 
 
 class Behind(Rival):
@@ -65,8 +65,8 @@ class NearestClean(Behind):
 
 def embeddings(defence: Defence, photos: np.ndarray) -> np.ndarray:
     """The detector's unit embeddings (N, 64) of uint8 photos (N, H, W, 3)."""
-    batches = looked_at(defence.purifier, defence.extractor, photos, BATCH)
-    return np.concatenate([_embedded(defence, seen) for seen in batches])
+    parts = looked_at(defence.purifier, defence.extractor, photos)
+    return np.concatenate([_embedded(defence, seen) for seen in parts])
 
 
 def _embedded(defence: Defence, seen) -> np.ndarray:
@@ -86,7 +86,7 @@ def together(judges: dict[str, Rival], photos: np.ndarray) -> dict[str, np.ndarr
         shared = next(iter(group.values())).defence
         parts = [
             {name: judge.read(seen) for name, judge in group.items()}
-            for seen in looked_at(shared.purifier, shared.extractor, photos, BATCH)
+            for seen in looked_at(shared.purifier, shared.extractor, photos)
         ]
         found |= {name: np.concatenate([part[name] for part in parts]) for name in group}
     return {name: found[name] for name in judges}

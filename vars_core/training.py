@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vars_core.checkpoint import Checkpoint, packed, unpack
-from vars_core.extractor import to_images
+from vars_core.extractor import batches, to_images
 from vars_core.objectives import Through
 from vars_core.perturbations import Perturber, augment
 from vars_core.runtime import device, mixed_precision, progress
@@ -219,8 +219,7 @@ def rate_at(part: float) -> float:
 def features_of(extractor: nn.Module, photos: np.ndarray) -> torch.Tensor:
     """f of uint8 photos as a tensor on the device, (N, D)."""
     with torch.no_grad():
-        parts = [extractor(to_images(photos[i : i + 256])) for i in range(0, len(photos), 256)]
-    return torch.cat(parts)
+        return torch.cat([extractor(images) for images in batches(photos)])
 
 
 def next_batch(photos: np.ndarray, rows: list[int], size: int, generator: torch.Generator, as_they_are: bool = False):
