@@ -91,7 +91,7 @@ def test_small_batches_are_attacked_too(n, extractor, perturber):
 # Trap: the detector learns the codec, since only positives were re-saved.
 def test_every_view_is_on_the_grid_whatever_its_label(extractor, perturber):
     images = augment(to_images(smooth_photos()), generator(0))
-    views, targets, labels = labelled_batch(images, extractor(images), perturber)
+    views, targets, labels = labelled_batch(images, extractor(images), perturber, lambda x: x / 2)
     assert on_grid(views) and views.min() >= 0 and views.max() <= 1
     assert labels.tolist() == [0] * 96 + [1] * 48
     assert torch.equal(views[:48], images)
@@ -100,6 +100,11 @@ def test_every_view_is_on_the_grid_whatever_its_label(extractor, perturber):
     assert torch.equal(targets[:48], images) and torch.equal(targets[attacked], images)
     assert torch.equal(targets[edited], views[edited]) and not torch.equal(views[edited], images[12:])
     assert torch.equal(targets[noisy], images[:12]) and not torch.equal(views[noisy], images[:12])
+    # a quarter of the honest copies has been through the filter already; this one halves all values
+    for edits, share in ((slice(48, 72), 1), (slice(72, 84), 0.5)):
+        torch.testing.assert_close(
+            views[edits].mean(), share * images[edits.start - 36 : edits.stop - 36].mean(), rtol=0.05, atol=0
+        )
 
 
 @pytest.mark.parametrize("name", BENIGN)

@@ -172,7 +172,9 @@ def fit_jointly(
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
-            views, targets, labels = labelled_batch(images, own, perturber, Through(extractor, purifier), knowing)
+            views, targets, labels = labelled_batch(
+                images, own, perturber, purifier, Through(extractor, purifier), knowing
+            )
             raw, aim = extractor(views).float(), extractor(targets).float()
             touched = (views != targets).flatten(1).any(1)
         with mixed_precision(images):

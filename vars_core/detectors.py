@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vars_core.attacks import quantise
 from vars_core.classics import BitDepth, Median
 from vars_core.extractor import batches
 from vars_core.perturbations import KINDS, Perturber
@@ -99,14 +100,18 @@ def detector_loss(detector, views, labels, temperature: float, contrastive: bool
     return loss + contrastive_loss(embeddings, labels, temperature) if contrastive else loss
 
 
-def labelled_batch(images, own, perturber: Perturber, through: nn.Module | None = None, share: float = 0.0):
+def labelled_batch(
+    images, own, perturber: Perturber, purifier: nn.Module, through: nn.Module | None = None, share: float = 0.0
+):
     """Honest views (label 0), then attacked ones (label 1), of every image: (3N, 3, H, W) and (3N,).
 
-    The honest views are the images themselves, benign edits of three quarters and noise of an attack's size on
-    the last quarter. Also what a filter should make of each view, (3N, 3, H, W): noise and attacks go, the rest
-    stays. A `share` of the attacks is made `through` f∘R where that is given, the rest on f alone."""
+    The honest views are the images themselves, and once more each: noise of an attack's size on a quarter, benign
+    edits of the rest, of which a quarter has been through the filter, `purifier`, already. Also what a filter should
+    make of each view, (3N, 3, H, W): noise and attacks go, the rest stays. A `share` of the attacks is made `through`
+    f∘R where that is given, the rest on f alone."""
     quarter = len(images) // 4
     edited = perturber.benign(images[quarter:])
+    edited[-quarter:] = quantise(purifier(edited[-quarter:]).float())
     n = round(share * len(images))
     knowing = perturber.attack(images[:n], own[:n], through) if n else images[:0]
     attacked = torch.cat([knowing, perturber.attack(images[n:], own[n:])]) if n < len(images) else knowing
@@ -140,7 +145,7 @@ def train_detectors(
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
             own = extractor(images).float()
-            views, _, labels = labelled_batch(images, own, perturber)
+            views, _, labels = labelled_batch(images, own, perturber, purifier)
             filtered = purifier(views)
             evidence = (views, filtered, extractor(views).float(), extractor(filtered).float())
         losses = {"step": step}
