@@ -12,10 +12,10 @@ from torch import nn
 
 from vars_core import params
 from vars_core.calibration import conformal_threshold
-from vars_core.defence import Defence, fit_jointly, load_filter, save_filter
+from vars_core.defence import Defence, fit_jointly
 from vars_core.detectors import Detector, scores
 from vars_core.extractor import Extractor, to_images, to_photos
-from vars_core.filters import ConvDenoiser, GlobalViT, WindowedViT
+from vars_core.filters import ConvDenoiser, GlobalViT, WindowedViT, load_filter, save_filter
 from vars_core.perturbations import Perturber
 from vars_core.runtime import generator
 
@@ -121,7 +121,7 @@ def test_joint_fitting_moves_filter_and_detector_but_not_the_extractor(defence, 
 
     parts = {"filter": defence.purifier, "detector": defence.detector, "extractor": extractor}
     before = {name: copy(module) for name, module in parts.items()}
-    cfg = SimpleNamespace(batch_size=8, learning_rate=3e-3, temperature=0.1)
+    cfg = SimpleNamespace(batch_size=8, learning_rate=3e-3, joint_learning_rate=3e-3, temperature=0.1)
     attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
     history = fit_jointly(defence, loss(extractor), smooth_photos(16), cfg, attack, steps=3, generator=generator(0))
     moved = {n: any(not torch.equal(v, before[n][k]) for k, v in m.state_dict().items()) for n, m in parts.items()}
@@ -146,7 +146,7 @@ def test_joint_fitting_weighs_attacked_and_honest_photos_as_the_filters_training
             assert (touched.sum(), attacked.sum()) == (10, 8) and touched[attacked].all() and len(logit) == 24
             return torch.tensor(100.0)
 
-    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, temperature=0.1)
+    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1)
     attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
     args = (OneForTouchedTenForHonest(), smooth_photos(16), cfg, attack)
     history = fit_jointly(defence, *args, steps=2, generator=generator(0))
@@ -161,7 +161,7 @@ def test_a_share_of_the_joint_attacks_is_made_through_the_filter(defence, extrac
         return genuine(self, images, own, features)
 
     monkeypatch.setattr(Perturber, "attack", noted)
-    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, temperature=0.1)
+    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1)
     attack = SimpleNamespace(epsilons=[4], attack_steps=1)
     for knowing, calls in (
         (0.0, [(8, None)]),

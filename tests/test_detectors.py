@@ -75,6 +75,17 @@ def test_contrastive_loss_has_a_finite_gradient_that_pulls_labels_together():
     assert value(grouped) < value(grouped[torch.tensor([0, 4, 1, 5, 2, 6, 3, 7])])
 
 
+def test_features_far_from_every_photo_are_not_extrapolated():
+    """An attack that only runs away drives features to ten and more standard deviations."""
+    torch.manual_seed(0)
+    net, images = Detector(8).eval(), torch.rand(4, 3, 16, 16)
+    far, near = 50 * torch.randn(4, 8).sign(), torch.zeros(4, 8)
+    with torch.no_grad():
+        once, further = (net(images, images, scale * far, near) for scale in (1, 100))
+        assert not torch.equal(once, net(images, images, near, near))
+    torch.testing.assert_close(once, further)
+
+
 # ---- thresholds ----
 
 

@@ -25,30 +25,11 @@ from vars_core.detectors import (
     train_detectors,
 )
 from vars_core.extractor import Extractor, to_photos
-from vars_core.filters import ConvDenoiser, GlobalViT, WindowedViT
+from vars_core.filters import GlobalViT, load_filter, save_filter
 from vars_core.objectives import Through
 from vars_core.perturbations import Perturber
 from vars_core.runtime import device, generator, mixed_precision, progress
 from vars_core.training import CLEAN_SHARE, FilterLoss, Learner, features_of, next_batch, train_filters
-
-FILTERS = {kind.__name__: kind for kind in (GlobalViT, WindowedViT, ConvDenoiser)}
-
-
-def save_filter(model: nn.Module, file: Path, **metadata: str) -> None:
-    """Weights and settings of a trained filter, written beside and then renamed."""
-    meta = {"filter": type(model).__name__, "settings": model.settings, **metadata}
-    temporary = file.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
-    temporary.replace(file)
-    file.with_suffix(".json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
-
-
-def load_filter(file: Path) -> nn.Module:
-    """A filter written by `save_filter`, frozen, on the device."""
-    meta = json.loads(file.with_suffix(".json").read_text())
-    model = FILTERS[meta["filter"]](**meta["settings"])
-    model.load_state_dict(load_file(file))
-    return model.to(device(), memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 @dataclass
@@ -166,7 +147,7 @@ def fit_jointly(
     purifier, detector, extractor = defence.purifier, defence.detector, defence.extractor
     pool = features_of(extractor, photos)
     perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
-    learner = Learner(nn.ModuleList([purifier, detector]), cfg.learning_rate, steps)
+    learner = Learner(nn.ModuleList([purifier, detector]), cfg.joint_learning_rate, steps)
     rows, history = [], []
     for step in progress(range(steps), "joint training"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)

@@ -45,7 +45,7 @@ class Detector(nn.Module):
                 for layer in (nn.Conv2d(a, b, 3, 1 if i == 0 else 2, 1), nn.GELU())
             )
         )
-        self.features = nn.Sequential(nn.Linear(4 * dim, 128), nn.GELU())
+        self.features = nn.Sequential(nn.Linear(3 * dim, 128), nn.GELU())
         self.joint = nn.Sequential(nn.Linear(256, 128), nn.GELU())
         self.projection = nn.Linear(128, 64)
         self.head = nn.Linear(128, 1)
@@ -56,8 +56,9 @@ class Detector(nn.Module):
         # 1/8: residuals of attacks are a few grey levels, so this brings them to unit size
         evidence = self.residual((images - filtered) * (255 / 8))
         pooled = torch.cat([evidence.mean((2, 3)), evidence.amax((2, 3))], 1)
-        change = raw - served
-        seen = self.features(torch.cat([raw, served, change, change.abs()], 1))
+        # bounded: features that an attack drives far from all photos of the training would be extrapolated, at times
+        # to "honest". Of the change the size counts: attacks go where they have not been before
+        seen = self.features(torch.tanh(torch.cat([raw, served, (raw - served).abs()], 1) / 2))
         hidden = self.joint(torch.cat([pooled, seen], 1))
         return F.normalize(self.projection(hidden).float(), dim=1), self.head(hidden).float().squeeze(1)
 

@@ -3,14 +3,20 @@
 Images (N, 3, H, W) in [0, 1] in and out. H and W must be multiples of the patch.
 """
 
+import json
+from pathlib import Path
+
 import torch
 from kornia.filters import box_blur
+from safetensors.torch import load_file, save_file
 from timm.layers import build_sincos2d_pos_embed
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+
+from vars_core.runtime import device
 
 
 class _ClampThrough(torch.autograd.Function):
@@ -191,3 +197,23 @@ def _of_equal_cost(make, model: nn.Module, size: int, step: int) -> nn.Module:
         a, b = low + (high - low) // 3, high - (high - low) // 3
         low, high = (low, b) if gap(widths[a]) < gap(widths[b]) else (a, high)
     return make(min(widths[low : high + 1], key=gap))
+
+
+FILTERS = {kind.__name__: kind for kind in (GlobalViT, WindowedViT, ConvDenoiser)}
+
+
+def save_filter(model: nn.Module, file: Path, **metadata: str) -> None:
+    """Weights and settings of a trained filter, written beside and then renamed."""
+    meta = {"filter": type(model).__name__, "settings": model.settings, **metadata}
+    temporary = file.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
+    temporary.replace(file)
+    file.with_suffix(".json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
+
+
+def load_filter(file: Path) -> nn.Module:
+    """A filter written by `save_filter`, frozen, on the device."""
+    meta = json.loads(file.with_suffix(".json").read_text())
+    model = FILTERS[meta["filter"]](**meta["settings"])
+    model.load_state_dict(load_file(file))
+    return model.to(device(), memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -130,6 +130,7 @@ class Detection(Section):
     matrix_steps: Count = 24
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 2e-3
+    joint_learning_rate: Positive = 1e-3
     temperature: Positive = 0.1
 
 
