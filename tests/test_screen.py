@@ -35,6 +35,10 @@ def place(tmp_path_factory):
     purifier = GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2).eval().requires_grad_(False)
     defence = Defence(purifier, Detector(extractor.dim).eval().requires_grad_(False), extractor)
     defence.calibrate(shots, rates=(0.01, 0.5))
+    # a photo's score depends in its last digits on the batch it comes in: no photo here may lie at the threshold
+    score = np.sort(defence.screen(shots, "50")[1])
+    gap = 3 + np.diff(score[3:7]).argmax()
+    defence.thresholds["50"] = float(score[gap : gap + 2].mean())
     (folder / "defence").mkdir()
     defence.save(folder / "defence")
     for number, shot in enumerate(shots):
@@ -55,6 +59,13 @@ def called(place, out, *more):
 def table(out):
     with (out / "scores.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def assert_same(one, other):
+    """The same files, flags and reasons, and scores that differ by what another batch explains at most."""
+    for row, twin in zip(one, other, strict=True):
+        assert {**row, "score": ""} == {**twin, "score": ""}
+        assert row["score"] == twin["score"] or float(row["score"]) == pytest.approx(float(twin["score"]), rel=1e-3)
 
 
 def test_every_photo_has_a_row_with_the_defences_own_verdict(place, tmp_path, capsys):
@@ -95,7 +106,8 @@ def test_it_goes_on_where_it_was_interrupted(place, tmp_path, monkeypatch):
     part.write_text(part.read_text() + "b/7.png,0.1")  # half a line
     calls[:] = [0] * 3
     assert called(place, tmp_path / "cut") == 0
-    assert sum(calls[3:]) < 10 and table(tmp_path / "cut") == table(tmp_path / "whole")
+    assert sum(calls[3:]) < 10
+    assert_same(table(tmp_path / "cut"), table(tmp_path / "whole"))
 
 
 def test_a_second_run_looks_at_new_photos_only(place, tmp_path, monkeypatch):
@@ -132,7 +144,7 @@ def test_shards_are_the_whole(place, tmp_path, monkeypatch):
         monkeypatch.setenv("RANK", rank)
         assert called(place, tmp_path / "shards") == 0
         assert (tmp_path / "shards" / "scores.csv").is_file() == (rank == "1")  # the last one merges
-    assert table(tmp_path / "shards") == table(tmp_path / "whole")
+    assert_same(table(tmp_path / "shards"), table(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize(
