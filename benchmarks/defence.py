@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.quick:
         options.small, options.large, options.batch, options.repeat = 32, 56, 2, 1
-        options.batches, options.sides = [1], [32]
+        options.batches, options.sides = [2], [32]
     grown = growth(options)
     small, _ = table_at(options.small, options.batch, "small_cnn", SMALL, options.repeat)
     large, by = table_at(options.large, max(1, options.batch // 4), "resnet50", LARGE, options.repeat)

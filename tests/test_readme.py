@@ -1,8 +1,12 @@
 """The README's generated blocks."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from vars_core import readme, timings
 
@@ -59,3 +63,11 @@ def test_times_of_whole_runs_are_published_by_machine(root):
     timings.note(noted, "01_data", 120, "laptop")
     timings.publish(noted, published)
     assert [e["seconds"]["01_data"] for e in timings.read(published)] == [120]
+
+
+def test_a_machine_without_a_gpu_is_told_without_torch():
+    tell = "import json, sys; from vars_core import timings as t; print(json.dumps([t.machine(), *sys.modules]))"
+    environment = os.environ | {"VARS_DEVICE": "cpu"}
+    done = subprocess.run([sys.executable, "-c", tell], env=environment, capture_output=True, text=True, check=True)
+    told, *imported = json.loads(done.stdout)
+    assert told["torch"] == torch.__version__.split("+")[0] and told["cores"] >= 1 and "torch" not in imported

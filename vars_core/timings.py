@@ -3,24 +3,26 @@
 import json
 import os
 import platform
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from vars_core import params, paths
 
+# Linux without any of these has no GPU, and importing torch to hear so takes longer than noting the time of a stage.
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
 
 def machine() -> dict:
     """What the run's time depends on: processor, cores, memory, GPU, python and torch."""
-    import torch
-
     found = {
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
-        "torch": torch.__version__.split("+")[0],
+        "torch": version("torch").split("+")[0],
     }
-    if torch.cuda.is_available() and not os.environ.get("VARS_DEVICE", "").startswith("cpu"):
-        found["gpu"] = torch.cuda.get_device_name(0)
-    return found
+    name = _gpu()
+    return found | ({"gpu": name} if name else {})
 
 
 def profile(values: dict, folder: Path | None = None) -> str:
@@ -67,6 +69,15 @@ def _key(entry: dict) -> list:
 
 def _write(path: Path, entries: list[dict]) -> None:
     paths.write(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+
+
+def _gpu() -> str | None:
+    maybe = not sys.platform.startswith("linux") or any(Path(driver).exists() for driver in GPU_DRIVERS)
+    if not maybe or os.environ.get("VARS_DEVICE", "").startswith("cpu"):
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
 def _processor() -> str:
