@@ -294,7 +294,7 @@ def test_tiers_hold_what_lower_ones_hold(scene):
     options = dict(steps=2, penalties=[0.1, 1.0], queries=5, seed=0)
     guess = scene.goal(False, "hook")
     pools = adaptive.pools(scene, "reach", 8, grey=scene, guess=guess, **options)
-    assert [len(pools[t]) for t in ("T0", "T1", "T2", "T3", "T4")] == [1, 3, 4, 10, 2]
+    assert [len(pools[t]) for t in ("T0", "T1", "T2", "T3", "T4")] == [2, 4, 5, 11, 2]
     for lower, higher in (("T0", "T1"), ("T1", "T2"), ("T2", "T3")):
         assert all(any(a is b for b in pools[higher]) for a in pools[lower])
     clean = scene.bare.photos(ITEMS).astype(int)

@@ -89,9 +89,9 @@ class Scene:
         return dict(zip(DEFENCES, (bare, filtered, bare * passed, filtered * passed), strict=True))
 
 
-def oblivious(scene: Scene, epsilon, steps: int, draw, aim: str = "hook") -> np.ndarray:
-    """T0: PGD on f alone, as in notebook 3. Photos uint8 (A, H, W, 3)."""
-    return _attacked(scene.goal(False, aim), scene.images(), epsilon, steps, draw, linf)
+def oblivious(scene: Scene, epsilon, steps: int, draw, aim: str = "hook", attack=linf) -> np.ndarray:
+    """T0: PGD on f alone, as in notebook 3, or another `attack`. Photos uint8 (A, H, W, 3)."""
+    return _attacked(scene.goal(False, aim), scene.images(), epsilon, steps, draw, attack)
 
 
 def through_filter(scene: Scene, epsilon, steps: int, draw, aim: str = "hook") -> np.ndarray:
@@ -178,7 +178,8 @@ def pools(
     draw = generator(seed, "adaptive", aim, epsilon)
     known = {tier: photos for tier, photos in (given or {}).items() if tier in ("T0", "T1")}
     if "T0" not in known:
-        known["T0"] = [oblivious(scene, epsilon, steps, draw, aim)]
+        # APGD, too: the undefended exposure shall not be lower just because a weaker attack was used for it
+        known["T0"] = [oblivious(scene, epsilon, steps, draw, aim, attack) for attack in (linf, apgd)]
     if "T1" not in known and grey is not None:
         guessed = through_detector(grey, epsilon, steps, penalties[:1], draw, aim=aim)
         known["T1"] = [*known["T0"], through_filter(grey, epsilon, steps, draw, aim), *guessed]

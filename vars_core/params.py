@@ -10,6 +10,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 Count = Annotated[int, Field(ge=1)]
+Several = Annotated[int, Field(ge=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -78,7 +79,7 @@ class Attacks(Section):
 
     epsilons: Epsilons = [1, 2, 4, 8, 16]
     steps: Count = 10
-    items: Count = 150
+    items: Several = 150
     attacker_users: Share = 0.5
     hooks: Count = 20
     few: Count = 24
@@ -128,7 +129,8 @@ class Detection(Section):
     steps: Count = 100
     joint_steps: Count = 50
     matrix_steps: Count = 24
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    magnet_steps: Count = 300
+    batch_size: Several = 32
     learning_rate: Positive = 2e-3
     joint_learning_rate: Positive = 1e-3
     temperature: Positive = 0.1
@@ -145,10 +147,10 @@ class Adaptive(Section):
 
     epsilons: Epsilons = [2, 4, 8]
     steps: Count = 20
-    items: Count = 24
+    items: Several = 24
     queries: Count = 100
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
-    checked: Count = 8
+    checked: Several = 8
 
 
 class Study(Section):

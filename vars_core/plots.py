@@ -38,6 +38,7 @@ DEFENCE_COLOURS = {
     "both": _GREEN,
     "both_adaptive": _PURPLE,
     "global_vit_adaptive": _RED,
+    "filter_adaptive": _RED,
     "robust": _GREEN,
     "amr": _GREY,
     "bits3": _PINK,
