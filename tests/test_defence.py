@@ -142,8 +142,9 @@ def test_joint_fitting_weighs_attacked_and_honest_photos_as_the_filters_training
             return {"pixel": 0 * filtered.sum() + (1.0 if touched.all() else 10.0)}
 
         def gate(self, logit, touched, attacked):
-            """Noise (two of eight) is touched and not attacked; edits are neither."""
-            assert (touched.sum(), attacked.sum()) == (10, 8) and touched[attacked].all() and len(logit) == 24
+            """Told to shut for edited photos too, the gate would take faint attacks for edits."""
+            assert len(logit) == 24 and not touched[:8].any() and touched[8:].all()
+            assert attacked.sum() == 8 and touched[attacked].all()
             return torch.tensor(100.0)
 
     cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1)

@@ -158,6 +158,9 @@ def fit_jointly(
             )
             raw, aim = extractor(views).float(), extractor(targets).float()
             touched = (views != targets).flatten(1).any(1)
+            # the gate shuts for photos as they are. Told to shut for edited ones too, which a filter shall leave
+            # alone as well, it takes faint attacks for edits, and the detector loses its evidence
+            changed = torch.arange(len(views), device=views.device) >= len(images)
         with mixed_precision(images):
             filtered, logit = purifier.told(views)
             evidence = (views, filtered, raw, extractor(filtered).float())
@@ -166,7 +169,7 @@ def fit_jointly(
                 share * sum(loss(filtered[rows], targets[rows], aim[rows], touched[rows]).values())
                 for share, rows in ((1 - CLEAN_SHARE, touched), (CLEAN_SHARE, ~touched))
             ]
-        restoration = sum(terms) + loss.gate(logit, touched, labels.bool())
+        restoration = sum(terms) + loss.gate(logit, changed, labels.bool())
         learner.step(restoration + detection, step)
         history.append({"step": step, "filter": restoration.item(), "detector": detection.item()})
     learner.finish()

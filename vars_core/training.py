@@ -66,7 +66,7 @@ class FilterLoss:
 
     def gate(self, logit: torch.Tensor | None, touched, attacked) -> torch.Tensor:
         """The gate's weighted term from its `logit` (N,), 0 without a gate. `attacked` (N,): what shall open it; what
-        is `touched` but not attacked, noise, is left to the other terms."""
+        is `touched` but not attacked, noise or an edit, is left to the other terms."""
         if logit is None:
             return self.ranking.new_zeros(())
         errors = ((F.softplus(logit), ~touched), (F.softplus(-logit), attacked))
