@@ -13,7 +13,9 @@ from vars_core.filters import (
     GlobalViT,
     WindowedViT,
     conv_of_equal_cost,
+    load_filter,
     multiply_adds,
+    save_filter,
     windowed_of_equal_cost,
 )
 
@@ -100,6 +102,17 @@ def far_change(model):
 def test_attention_is_global_and_convolution_is_not():
     assert far_change(vit(gated=False)) > 0
     assert far_change(conv(gated=False)) == 0
+
+
+def test_a_gate_can_be_taken_out_for_good(tmp_path):
+    model, shown = awake(vit()).eval(), images()
+    with torch.no_grad():
+        gated = model(shown)
+        model.open()
+        opened, logit = model.told(shown)
+        assert logit is None and (opened - shown).abs().sum() > (gated - shown).abs().sum()
+        save_filter(model, tmp_path / "open.safetensors")
+        assert torch.equal(load_filter(tmp_path / "open.safetensors").cpu()(shown), opened)
 
 
 def test_the_gate_sees_the_whole_image_and_may_close():

@@ -84,7 +84,7 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
         ("  hooks: 20", "  hoks: 20", "attacks.hoks: unknown parameter; did you mean hooks?"),
         ("\nattacks:", "\natacks:", "atacks: unknown section; did you mean attacks"),
         ("  k: 20 ", "  k: 0 ", "recommender.k: expected greater than or equal to 1; got 0"),
-        ("  checked: 8", "  checked: 1", "adaptive.checked: expected greater than or equal to 2; got 1"),
+        ("  checked: 6", "  checked: 1", "adaptive.checked: expected greater than or equal to 2; got 1"),
         ("learning_rate: 1e-2", "learning_rate: on", "recommender.learning_rate: expected number; got 'on'"),
         ("learning_rate: 1e-2", "learning_rate: .nan", "recommender.learning_rate: expected"),
         (
@@ -158,3 +158,10 @@ def test_a_section_cannot_be_changed():
 
 def test_dvc_and_we_read_the_same_numbers():
     assert YAML(typ="safe", pure=True).load(LAPTOP)["recommender"]["learning_rate"] == 0.01
+
+
+def test_in_the_adaptive_regime_only_features_and_scores_count():
+    cfg = params.Reconstruction(ranking_weight=0.1, adaptive_ranking_weight=7.0)
+    changed = {name for name, value in cfg.adaptive.model_dump().items() if value != getattr(cfg, name)}
+    assert changed == {"pixel_weight", "ranking_weight"}
+    assert cfg.adaptive.pixel_weight == 0 and cfg.adaptive.ranking_weight == 7

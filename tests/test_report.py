@@ -1,8 +1,10 @@
 """Tables, metrics, figures: the same bytes for the same numbers, and no silent NaN."""
 
 import json
+from types import SimpleNamespace
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,3 +120,16 @@ def test_captions_of_figures_say_simulated_too(workspace):
     report.simulated(True)
     plots.save(drawn(), "03_attacks/f", "A figure")
     assert files(workspace)["figures/03_attacks/f.txt"] == b"A figure (simulated feedback)\n"
+
+
+def test_bars_are_percent_with_their_intervals():
+    def share(value):
+        return SimpleNamespace(value=value, ci_low=value - 0.1, ci_high=value + 0.2)
+
+    _, axis = plt.subplots()
+    plots.bars(axis, {"none": [share(0.5), share(0.3)], "both": [share(0.2), share(0.1)]}, ["T0", "T2"])
+    assert [round(bar.get_height()) for bar in axis.patches] == [50, 30, 20, 10]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["T0", "T2"]
+    ends = [segment[:, 1].round().tolist() for lines in axis.collections for segment in lines.get_segments()]
+    assert ends == [[40, 70], [20, 50], [10, 40], [0, 30]]
+    plt.close()

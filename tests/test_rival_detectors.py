@@ -86,9 +86,9 @@ def test_stages_are_one_per_resolution_and_means_are_theirs(small_cnn):
 def test_every_rival_has_one_interface(small_cnn, evidence):
     test, clean = smooth_photos(30, seed=11), smooth_photos(60, seed=12)
     pushed = attacked(small_cnn, test)
-    assert set(rivals(small_cnn)) == {"squeezing", "magnet", "lid", "mahalanobis", "knn", "jpeg"}
+    assert set(rivals(small_cnn, magnet_steps=300)) == {"squeezing", "magnet", "lid", "mahalanobis", "knn", "jpeg"}
     found = {}
-    for name, rival in rivals(small_cnn).items():
+    for name, rival in rivals(small_cnn, magnet_steps=300).items():
         with pytest.raises(ValueError, match="fit the detector"):
             rival.threshold(0.05)
         assert rival.fit(evidence, generator(0, name)) is rival
@@ -101,7 +101,7 @@ def test_every_rival_has_one_interface(small_cnn, evidence):
 
 
 def test_a_rival_scores_a_photo_the_same_in_any_company(small_cnn, evidence):
-    photos, judges = smooth_photos(5, seed=13), rivals(small_cnn)
+    photos, judges = smooth_photos(5, seed=13), rivals(small_cnn, magnet_steps=300)
     judges["magnet"].steps = 10
     for name, rival in judges.items():
         rival.fit(evidence, generator(0, name))

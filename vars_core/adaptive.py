@@ -1,8 +1,9 @@
 """Attackers by what they know of the defence: tiers T0 to T4 of the threat model.
 
 T0 attacks f alone. T1 differentiates a filter and a detector of its own, trained with another seed. T2 differentiates
-f∘R, T3 also keeps the detector's score under its threshold. T4 only asks (Square), or brings photos that were made on
-another extractor. The headline is the worst case *per item* over all attacks of a tier, never the minimum of means.
+f∘R, T3 also keeps the detector's score under its threshold; both also hold the filter's gate shut, if it has one. T4
+only asks (Square), or brings photos that were made on another extractor. The headline is the worst case *per item*
+over all attacks of a tier, never the minimum of means.
 """
 
 from dataclasses import dataclass, replace
@@ -27,6 +28,37 @@ from vars_core.transfer import hooked
 DEFENCES = ("none", "filter", "detector", "both")
 AIMS = ("hook", "promote", "reach")
 MARGIN = 0.5  # below τ, in logits: rounding must not bring the score back over it
+SHUT = 4.0  # below 0, in logits of a filter's gate: at −4 the filter takes back 2 % of what it would
+GATE_PENALTY = 0.3  # weight of the gate's logit in the attacker's goal; ten times as much or as little changes little
+
+
+class _Once(nn.Module):
+    """A filter that goal, detector and gate may ask for the same images: it works once."""
+
+    def __init__(self, purifier: nn.Module):
+        super().__init__()
+        self.purifier, self.asked, self.answer = purifier, None, None
+
+    def told(self, images):
+        asked = (images, torch.is_grad_enabled())
+        if self.asked is None or self.asked[0] is not images or self.asked[1] != asked[1]:
+            told = getattr(self.purifier, "told", None)
+            self.asked, self.answer = asked, told(images) if told else (self.purifier(images), None)
+        return self.answer
+
+    def forward(self, images):
+        return self.told(images)[0]
+
+
+class _Gate(nn.Module):
+    """The logit of the filter's gate (N,)."""
+
+    def __init__(self, purifier: _Once):
+        super().__init__()
+        self.purifier = purifier
+
+    def forward(self, images):
+        return self.purifier.told(images)[1]
 
 
 @dataclass(frozen=True)
@@ -46,8 +78,8 @@ class Scene:
     def set(cls, shop: Shop, defence: Defence, items, hooks, rate: str = "1") -> "Scene":
         through = shop.behind(defence.purifier)
         served = torch.from_numpy(through.features[hooks])
-        targets = shop.hook_targets(hooks)
-        return cls(shop, through, defence, items, hooks, targets, served.to(targets), rate)
+        targets, once = shop.hook_targets(hooks), replace(defence, purifier=_Once(defence.purifier))
+        return cls(shop, through, once, items, hooks, targets, served.to(targets), rate)
 
     def narrowed(self, n: int) -> "Scene":
         """The first `n` items only."""
@@ -57,6 +89,11 @@ class Scene:
     @property
     def threshold(self) -> float:
         return self.defence.thresholds[self.rate]
+
+    @property
+    def gated(self) -> bool:
+        """Whether the filter has a gate, which who knows the filter can shut."""
+        return getattr(self.defence.purifier.purifier, "gate", None) is not None
 
     def goal(self, defended: bool, aim: str):
         """The attacker's goal, one of AIMS, through what it attacks: f, or f∘R behind a filter."""
@@ -74,6 +111,12 @@ class Scene:
         penalty = torch.tensor(penalties, dtype=torch.float32).repeat_interleave(n).to(self.targets.device)
         rows = torch.arange(n).repeat(len(penalties)).to(penalty.device)
         return Evade(goal[rows], self.defence.score, self.threshold, MARGIN, penalty)
+
+    def shutting(self, goal, n: int):
+        """`goal` of `n` images with the filter's gate held shut. Its gradient tells little of that: where the gate is
+        open it is flat, and an attack that only follows f∘R fights the filter instead of passing it."""
+        weight = torch.full((n,), GATE_PENALTY, device=self.targets.device)
+        return Evade(goal, _Gate(self.defence.purifier), 0.0, SHUT, weight)
 
     def images(self) -> torch.Tensor:
         return to_images(self.bare.photos(self.items))
@@ -94,21 +137,34 @@ def oblivious(scene: Scene, epsilon, steps: int, draw, aim: str = "hook", attack
     return _attacked(scene.goal(False, aim), scene.images(), epsilon, steps, draw, attack)
 
 
-def through_filter(scene: Scene, epsilon, steps: int, draw, aim: str = "hook") -> np.ndarray:
-    """T2 (with a surrogate's scene, T1): APGD on f∘R, towards the hook as the filtered shop sees it. Photos uint8
-    (A, H, W, 3)."""
-    return _attacked(scene.goal(True, aim), scene.images(), epsilon, steps, draw)
+def through_filter(
+    scene: Scene, epsilon, steps: int, draw, aim: str = "hook", attack=linf, shut: bool = False
+) -> np.ndarray:
+    """T2 (with a surrogate's scene, T1): PGD, or another `attack`, on f∘R, towards the hook as the filtered shop sees
+    it; with `shut` it holds the filter's gate shut as well. Photos uint8 (A, H, W, 3)."""
+    goal, images = scene.goal(True, aim), scene.images()
+    return _attacked(scene.shutting(goal, len(images)) if shut else goal, images, epsilon, steps, draw, attack)
 
 
 def through_detector(
-    scene: Scene, epsilon, steps: int, penalties, draw, defended: bool = True, aim: str = "hook"
+    scene: Scene,
+    epsilon,
+    steps: int,
+    penalties,
+    draw,
+    defended: bool = True,
+    aim: str = "hook",
+    attack=linf,
+    shut: bool = False,
 ) -> list[np.ndarray]:
-    """T3: APGD on J − λ·relu(d − τ + m), one set of photos for each λ of `penalties`.
+    """T3: PGD, or another `attack`, on J − λ·relu(d − τ + m), one set of photos for each λ of `penalties`.
 
-    `defended` False leaves the filter out of the serving path (detector alone)."""
+    `defended` False leaves the filter out of the serving path (detector alone); `shut` as for `through_filter`."""
     n, goal = len(scene.items), scene.goal(defended, aim)
     images = scene.images().repeat(len(penalties), 1, 1, 1)
-    photos = _attacked(scene.evading(goal, penalties), images, epsilon, steps, draw)
+    evading = scene.evading(goal, penalties)
+    chosen = scene.shutting(evading, len(images)) if shut else evading
+    photos = _attacked(chosen, images, epsilon, steps, draw, attack)
     return [photos[i * n : (i + 1) * n] for i in range(len(penalties))]
 
 
@@ -168,38 +224,45 @@ def pools(
     seed: int,
     grey: Scene | None = None,
     guess=None,
-    given: dict[str, list[np.ndarray]] | None = None,
-) -> dict[str, list[np.ndarray]]:
-    """Photos by tier. A tier holds those of all lower ones too, but for T4, which sees nothing of the models.
+    given: dict[str, dict[str, np.ndarray]] | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Photos by tier and kind of attack. A tier holds those of all lower ones too, but for T4, which sees nothing of
+    the models.
 
     `grey` is the same scene with a surrogate defence; without it there is no T1. `guess` is the hook objective
     through an extractor of the attacker's own; with it T4 brings such photos, too. `given` are pools of another
     defence whose T0 and T1, which don't depend on the defence, are taken over."""
     draw = generator(seed, "adaptive", aim, epsilon)
     known = {tier: photos for tier, photos in (given or {}).items() if tier in ("T0", "T1")}
+    options = (epsilon, steps, draw, aim)
     if "T0" not in known:
         # APGD, too: the undefended exposure shall not be lower just because a weaker attack was used for it
-        known["T0"] = [oblivious(scene, epsilon, steps, draw, aim, attack) for attack in (linf, apgd)]
+        known["T0"] = {"PGD on f": oblivious(scene, *options), "APGD on f": oblivious(scene, *options, apgd)}
     if "T1" not in known and grey is not None:
-        guessed = through_detector(grey, epsilon, steps, penalties[:1], draw, aim=aim)
-        known["T1"] = [*known["T0"], through_filter(grey, epsilon, steps, draw, aim), *guessed]
-    known["T2"] = [*known.get("T1", known["T0"]), through_filter(scene, epsilon, steps, draw, aim)]
-    evading = [
-        photos
-        for served in (True, False)
-        for photos in through_detector(scene, epsilon, steps, penalties, draw, served, aim)
-    ]
-    others = [orthogonally(scene, epsilon, steps, draw, aim), matching(scene, epsilon, steps, draw)]
-    known["T3"] = [*known["T2"], *evading, *others]
-    known["T4"] = [asking(scene, epsilon, queries, draw, aim)]
+        (both,) = through_detector(grey, epsilon, steps, penalties[-1:], draw, aim=aim, shut=grey.gated)
+        surrogates = {"surrogate's filter": through_filter(grey, *options, shut=grey.gated), "surrogate's both": both}
+        known["T1"] = known["T0"] | surrogates
+    through = {"PGD through R": through_filter(scene, *options)}
+    through["APGD through R"] = through_filter(scene, *options, apgd)
+    if scene.gated:
+        through["gate shut"] = through_filter(scene, *options, shut=True)
+    known["T2"] = known.get("T1", known["T0"]) | through
+    evading = {}
+    ways = [("", True, linf, False, penalties), (", no filter", False, linf, False, penalties)]
+    ways += [(", APGD", True, apgd, False, penalties[-1:])]  # PGD is the stronger one on some catalogues only
+    ways += [(", gate shut", True, linf, True, penalties)] if scene.gated else []
+    for name, defended, attack, shut, weights in ways:
+        found = through_detector(scene, epsilon, steps, weights, draw, defended, aim, attack, shut)
+        evading |= {f"λ = {c}{name}": photos for c, photos in zip(weights, found, strict=True)}
+    others = {"orthogonal": orthogonally(scene, *options), "matching": matching(scene, epsilon, steps, draw)}
+    known["T3"] = known["T2"] | evading | others
+    known["T4"] = {"Square": asking(scene, epsilon, queries, draw, aim)}
     if guess is not None:
-        known["T4"].append(hooked(guess, scene.bare.photos(scene.items), epsilon, steps, seed))
+        known["T4"]["own extractor"] = hooked(guess, scene.bare.photos(scene.items), epsilon, steps, seed)
     return known
 
 
-def _attacked(objective, images, epsilon, steps, draw, attack=apgd) -> np.ndarray:
-    """APGD keeps the best point it met and shortens its step where it stalls: those who know attack better."""
-
+def _attacked(objective, images, epsilon, steps, draw, attack=linf) -> np.ndarray:
     def run(goal, batch):
         found = attack(goal, batch, epsilon, steps=steps, generator=draw)
         return getattr(found, "images", found)
@@ -207,12 +270,17 @@ def _attacked(objective, images, epsilon, steps, draw, attack=apgd) -> np.ndarra
     return to_photos(in_batches(run, objective, images, label="adaptive"))
 
 
-def worst_cases(scene: Scene, tiers: dict[str, list[np.ndarray]]) -> dict[tuple[str, str], np.ndarray]:
-    """(tier, defence) → (U, A) of the photos by tier that `pools` gives. Tiers share photos: each is served once."""
-    seen = {id(photos): scene.reached(photos) for pool in tiers.values() for photos in pool}
+def served(scene: Scene, tiers: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """`Scene.reached` of the photos that `pools` gives, by tier and kind. Tiers share photos: each is served once."""
+    seen = {id(photos): scene.reached(photos) for pool in tiers.values() for photos in pool.values()}
+    return {tier: {kind: seen[id(photos)] for kind, photos in pool.items()} for tier, pool in tiers.items()}
+
+
+def worst_cases(by_tier: dict[str, dict[str, dict[str, np.ndarray]]]) -> dict[tuple[str, str], np.ndarray]:
+    """(tier, defence) → (U, A), of what `served` gives."""
     return {
-        (tier, defence): worst_case([seen[id(photos)][defence] for photos in pool])
-        for tier, pool in tiers.items()
+        (tier, defence): worst_case([reached[defence] for reached in kinds.values()])
+        for tier, kinds in by_tier.items()
         for defence in DEFENCES
     }
 

@@ -108,7 +108,8 @@ class Reconstruction(Section):
     ranking_weight: Weight = 0.1
     gate_weight: Weight = 1.0
     adaptive_steps: Count = 120
-    adaptive_share: Share = 0.5
+    adaptive_share: Share = 0.8
+    adaptive_ranking_weight: Weight = 100.0
     robust_steps: Count = 100
 
     @model_validator(mode="after")
@@ -121,6 +122,12 @@ class Reconstruction(Section):
     def shape(self) -> dict[str, int]:
         """The arguments of `filters.GlobalViT`."""
         return {name: getattr(self, name) for name in ("patch", "width", "depth", "heads", "channels", "blocks")}
+
+    @property
+    def adaptive(self) -> "Reconstruction":
+        """With the losses of the adaptive regime, in which only features and scores count: whoever knows the filter
+        is not hindered by giving back the photo's pixels, while smoothing that costs little accuracy hinders them."""
+        return self.model_copy(update={"pixel_weight": 0.0, "ranking_weight": self.adaptive_ranking_weight})
 
 
 class Detection(Section):
@@ -146,11 +153,11 @@ class Adaptive(Section):
     """Budgets of the attackers who know the defence."""
 
     epsilons: Epsilons = [2, 4, 8]
-    steps: Count = 20
-    items: Several = 24
+    steps: Count = 30
+    items: Several = 20
     queries: Count = 100
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
-    checked: Several = 8
+    checked: Several = 6
 
 
 class Study(Section):

@@ -2,11 +2,12 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vars_core import paths, report
@@ -107,6 +108,18 @@ def save(fig: Figure, name: str, caption: str) -> None:
     paths.write(base.with_name(base.name + ".txt"), caption + "\n")
     _show(png, caption)
     plt.close(fig)
+
+
+def bars(axis: Axes, groups: Mapping[str, Sequence], labels: Sequence) -> None:
+    """Bars in percent with intervals: for each defence of `groups` one bar at each of `labels`, from things with
+    `value`, `ci_low` and `ci_high` (shares)."""
+    width = 0.8 / len(groups)
+    for place, (name, found) in enumerate(groups.items()):
+        x = np.arange(len(labels)) + width * (place - (len(groups) - 1) / 2)
+        value, low, high = 100 * np.array([[f.value, f.ci_low, f.ci_high] for f in found]).T
+        axis.bar(x, value, 0.94 * width, color=DEFENCE_COLOURS[name], label=name)
+        axis.errorbar(x, value, np.abs([value - low, high - value]), fmt="none", color="0.25", linewidth=1)
+    axis.set(xticks=range(len(labels)), xticklabels=labels)
 
 
 def photo_grid(

@@ -251,7 +251,7 @@ def layer_means(extractor: Extractor, layers: list[nn.Module], photos: np.ndarra
     return [np.concatenate(parts) for parts in found]
 
 
-def rivals(extractor: Extractor, *, magnet_steps: int = 300) -> dict[str, Rival]:
+def rivals(extractor: Extractor, *, magnet_steps: int) -> dict[str, Rival]:
     """The rivals by the names that tables and metrics give them, not fitted; only MagNet is trained by gradients."""
     return {
         "squeezing": Trained(Squeezing(extractor)),
