@@ -15,6 +15,7 @@ ABSENT = "–"
 BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
 
 REACH = "reach:pgd@8"
+SUBTLE = "reach:pgd@4"  # nobody sees it
 VICTIMS = {"bprmf": "BPR-MF", "visualknn": "visual k-NN", "vbpr": "VBPR", "amr": "AMR", "dvbpr": "DVBPR"}
 HEADLINES = [  # row title, metrics file, keys
     ("users", "01_data", ["users"]),
@@ -28,7 +29,7 @@ HEADLINES = [  # row title, metrics file, keys
     ("exposure@20, no attack", "03_attacks", ["exposure@20", "none"]),
     ("exposure@20, PGD to a hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
     ("exposure@20, promote, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
-    ("exposure@20, reach, ε = 4", "03_attacks", ["exposure@20", "reach:pgd@4"]),
+    ("exposure@20, reach, ε = 4", "03_attacks", ["exposure@20", SUBTLE]),
     ("exposure@20, reach, ε = 8", "03_attacks", ["exposure@20", REACH]),
     ("feature recovery, ε = 2, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@2"]),
     ("feature recovery, ε = 4, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@4"]),
@@ -54,6 +55,9 @@ HEADLINES = [  # row title, metrics file, keys
     ("… and the filter (T2)", "07_adaptive", ["T2", "both", "asr@1", REACH]),
     ("… and the detector (T3)", "07_adaptive", ["T3", "both", "asr@1", REACH]),
     ("the same without a defence", "07_adaptive", ["T0", "none", "exposure@20", REACH]),
+    ("exposure@20, reach, ε = 4, seller knows R (T2)", "07_adaptive", ["T2", "filter", "exposure@20", SUBTLE]),
+    ("… in the adaptive regime", "07_adaptive", ["T2", "filter_adaptive", "exposure@20", SUBTLE]),
+    ("… without a filter", "07_adaptive", ["T2", "none", "exposure@20", SUBTLE]),
 ]
 
 
