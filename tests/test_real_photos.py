@@ -11,7 +11,7 @@ from vars_core import params
 
 WEIGHTS = SHARED / "weights" / "squeezenet1_0.safetensors"
 SMALL = (
-    "data.max_items=150", "attacks.epsilons=[8]", "attacks.steps=3", "attacks.items=6", "recommender.epochs=4",
+    "data.max_items=100", "attacks.epsilons=[8]", "attacks.steps=3", "attacks.items=6", "recommender.epochs=4",
     "reconstruction.steps=4", "detection.steps=4", "detection.joint_steps=2", "ablations.steps=2", "adaptive.items=2",
     "adaptive.steps=2", "adaptive.checked=2", "adaptive.queries=4", "attacks.few=3", "attacks.queries=34",
     "recommender.dvbpr_epochs=1", "reconstruction.adaptive_steps=2", "reconstruction.robust_steps=2",
