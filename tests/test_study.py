@@ -1,6 +1,7 @@
 """The study runner, on two throwaway notebooks: settings, resumption, what is published."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -59,6 +60,7 @@ def small(project, tmp_path, monkeypatch):
 def test_a_study_is_resumed_and_published(small, capsys, tmp_path):
     catalogue, weights = tmp_path / "in" / "posters", tmp_path / "in" / "net.safetensors"
     catalogue.mkdir(parents=True)
+    (catalogue / "items.csv").write_text("item_id,category\n")
     weights.write_bytes(b"weights")
     given = ["--data", str(catalogue), "--weights", str(weights)]
     assert small(*given, "--publish") == 0
@@ -67,6 +69,10 @@ def test_a_study_is_resumed_and_published(small, capsys, tmp_path):
     assert small(*given, "--set", "attacks.steps=3") == 0  # another parameter: only its stage runs
     said = capsys.readouterr().out
     assert "01_data: unchanged, skipped" in said and "03_attacks: running" in said
+
+    os.utime(catalogue / "items.csv", (0, 0))  # another date, as after a copy: nothing runs
+    assert small(*given, "--set", "attacks.steps=3") == 0
+    assert "running" not in capsys.readouterr().out
 
     folder = small.root / "reports/catalogues/posters"
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
@@ -80,7 +86,7 @@ def test_a_study_is_resumed_and_published(small, capsys, tmp_path):
     assert str(tmp_path) not in (folder / "run.json").read_text()
     assert not (small.root / "reports/metrics").exists()
 
-    (catalogue / "items.csv").write_text("item_id\n")  # the catalogue changed: everything runs
+    (catalogue / "items.csv").write_text("item_id,category,\n")  # the catalogue changed: everything runs
     assert small(*given) == 0
     assert "skipped" not in capsys.readouterr().out
 

@@ -127,15 +127,12 @@ def _mark(step: pipeline.Stage, values: dict, given: dict, state: dict, root: Pa
 
 
 def _given(values: dict) -> dict:
-    """Fingerprints of what lies outside: the catalogue's folder (names, sizes, dates) and the weights."""
+    """Fingerprints of what lies outside, the catalogue's folder and the weights: by content, dates don't count."""
     given = {}
     if values["data"]["path"]:
         folder = Path(values["data"]["path"])
-        listing = [
-            (p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns)
-            for p in sorted(folder.rglob("*"))
-            if p.is_file()
-        ]
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        listing = [(p.relative_to(folder).as_posix(), _sha256(p)) for p in files]
         given["data"] = hashlib.sha256(repr(listing).encode()).hexdigest()
     tastes = values["data"]["taste_weights"]
     if tastes and (file := paths.root() / Path(tastes).expanduser()).is_file():  # the stage tells if it's missing
