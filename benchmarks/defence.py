@@ -100,15 +100,19 @@ def cost(net: nn.Module, side: int) -> float:
 
 
 def peak(batch: int, side: int, shape: dict) -> dict:
-    """MB above the libraries that filter, extractor and detector need for a batch. For a process of its own."""
+    """MB that filter, extractor and detector need for a batch: above the libraries, for a process of its own; on a
+    GPU of its memory."""
     torch.manual_seed(0)
     eye = ready(Extractor("small_cnn"))
     defence = Score(ready(Detector(eye.dim)), ready(GlobalViT(**shape)), eye).eval()
     images = photos(batch, side)
-    before = apart.peak()
+    on_gpu = images.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    before = 0 if on_gpu else apart.peak()
     with torch.no_grad():
         defence(images)
-    return {"MB": apart.peak() - before}
+    return {"MB": (torch.cuda.max_memory_allocated() / 1e6 if on_gpu else apart.peak()) - before}
 
 
 def table_at(side: int, batch: int, extractor: str, shape: dict, repeat: int) -> tuple[list[dict], dict]:
@@ -133,7 +137,10 @@ def growth(options) -> list[dict]:
     """Milliseconds per photo and megabytes of all that a shop runs, by batch and by side."""
     cases = [(batch, options.small) for batch in options.batches] + [(options.batch, side) for side in options.sides]
     cases, rows = list(dict.fromkeys(cases)), []
-    needed = {case: apart.call(peak, *case, SMALL)["MB"] for case in cases}  # first: a process hands its peak on
+    if device().type == "cuda":
+        needed = {case: peak(*case, SMALL)["MB"] for case in cases}
+    else:  # before the rest: a process hands its peak on
+        needed = {case: apart.call(peak, *case, SMALL)["MB"] for case in cases}
     for batch, side in cases:
         eye = ready(Extractor("small_cnn"))
         defence = Score(ready(Detector(eye.dim)), ready(GlobalViT(**SMALL)), eye).eval()

@@ -45,7 +45,8 @@ def write(name: str, table: pd.DataFrame, about: dict, out: Path | None = None, 
     heading = f"{title}\n\n" if title else ""
     here = timings.machine()
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    source = f"\n\n*{day} · {here['cpu']}, {here['cores']} cores · {_versions(' ')}*\n"
+    places = [f"{here['cpu']}, {here['cores']} cores", *([here["gpu"]] if "gpu" in here else [])]
+    source = f"\n\n*{' · '.join([day, *places, _versions(' ')])}*\n"
     paths.write(place / "results.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     paths.write(place / "results.md", heading + markdown + source)
     run = {"date": day, "machine": here, "packages": dict(p.split() for p in _versions("\n").split("\n"))} | about

@@ -7,9 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
+from timm.layers import Attention
+from torch import nn
 
-from benchmarks import attacks, defence, filter_training, recommenders_cost, shops, turns, vbpr_sweep
-from vars_core import extractor, ranking
+from benchmarks import (
+    attacks,
+    defence,
+    filter_training,
+    recommenders_cost,
+    shops,
+    training_step,
+    turns,
+    vbpr_sweep,
+)
+from vars_core import extractor, params, ranking
+from vars_core.extractor import Extractor
 from vars_core.recommenders import VBPR
 
 
@@ -188,6 +201,40 @@ def test_what_the_defence_costs(tmp_path):
     assert by["M multiply-adds"]["tiny"] < by["M multiply-adds"]["filter"]
     assert run["filter + detector over ResNet-50"] > 0 and run["goal"] == 1.5
     assert all(row["MB"] >= 0 for row in run["growth"])
+
+
+def test_what_a_training_step_gains(tmp_path):
+    table, run = ran(training_step, tmp_path, "--batch", "4")
+    by = table.pivot(index="job", columns="variant", values="× the study's")
+    assert set(by.index) == {"attack", "attack through filter", "filter step"}
+    assert set(by.columns) == set(training_step.VARIANTS) - {"compiled"}
+    assert (by["as the study does"] == 1).all() and (by > 0).all(axis=None)
+    assert (table["images/s"] > 0).all() and (table["first call, s"] > 0).all()
+    assert run["settings"]["profile"] == "smoke" and run["settings"]["batch"] == 4
+
+
+def test_training_steps_variants_are_what_they_say():
+    values = params.read(ROOT / "profiles" / "smoke.yaml")
+    cfg = params.Study(**values | {"reconstruction": values["reconstruction"] | {"batch_size": 2}})
+    seen = []
+
+    def look(module, inputs, _):
+        if isinstance(module, Attention):
+            seen.append((module.fused_attn, torch.is_autocast_enabled("cpu")))
+        if isinstance(module, Extractor):
+            seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    def ran_as(job="attack through filter", **change):
+        seen.clear()
+        jobs = training_step.jobs_of(cfg, **training_step.AS_IT_IS | change)
+        with nn.modules.module.register_module_forward_hook(look):
+            jobs[job]()
+        return seen[:2]
+
+    assert ran_as() == [(True, True), True]
+    assert ran_as(mixed=False) == [(True, False), True]
+    assert ran_as(fused=False) == [(False, True), True]
+    assert ran_as("attack") == [True] and ran_as("attack", last=False) == [False]
 
 
 def test_filters_in_training(tmp_path):

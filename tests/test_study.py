@@ -86,6 +86,11 @@ def test_a_study_is_resumed_and_published(small, capsys, tmp_path):
     assert str(tmp_path) not in (folder / "run.json").read_text()
     assert not (small.root / "reports/metrics").exists()
 
+    assert small(*given, "--set", "attacks.steps=3", "--publish", "gpu") == 0
+    beside = json.loads((small.root / "reports/gpu/posters/run.json").read_text())
+    assert beside["parameters"]["attacks"]["steps"] == 3 != run["parameters"]["attacks"]["steps"]
+    assert "running" not in capsys.readouterr().out
+
     (catalogue / "items.csv").write_text("item_id,category,\n")  # the catalogue changed: everything runs
     assert small(*given) == 0
     assert "skipped" not in capsys.readouterr().out

@@ -80,15 +80,15 @@ def run(work: Path, only: list[str]) -> None:
             print(f"{step.notebook}: {seconds / 60:.1f} min", flush=True)
 
 
-def publish(name: str, work: Path, profile: str) -> Path:
-    """Copy metrics and tables (CSV: no photo leaves `work`) to reports/catalogues/<name>, with a run.json."""
+def publish(name: str, work: Path, profile: str, folder: str = "catalogues") -> Path:
+    """Copy metrics and tables (CSV: no photo leaves `work`) to reports/<folder>/<name>, with a run.json."""
     root = paths.root()
     values, state = params.load(work / "params.yaml"), _state(work)
     absent = [s.notebook for s in pipeline.stages(root) if s.notebook not in state]
     if absent:
         raise StudyError(f"not published: {', '.join(absent)} not run yet")
     meta = json.loads((work / "data" / "prepared" / "meta.json").read_text(encoding="utf-8"))
-    target = root / "reports" / "catalogues" / name
+    target = root / "reports" / folder / name
     beside = target.with_name(f".{name}.new")
     shutil.rmtree(beside, ignore_errors=True)
     for kind, pattern in (("metrics", "*.json"), ("tables", "*/*.csv")):
@@ -176,7 +176,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.PARAMETER=VALUE")
     parser.add_argument("--work", type=Path, help="work folder; scratch/studies/NAME by default")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of notebooks to run")
-    parser.add_argument("--publish", action="store_true", help="copy metrics and tables to reports/catalogues/NAME")
+    parser.add_argument(
+        "--publish",
+        nargs="?",
+        choices=["catalogues", "gpu"],
+        const="catalogues",
+        help="copy metrics and tables to reports/catalogues/NAME, or to reports/gpu/NAME",
+    )
     return parser
 
 
@@ -192,7 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
         paths.write(work / "params.yaml", buffer.getvalue())
         run(work, options.only)
         if options.publish:
-            print(f"published: {publish(options.name, work, options.profile).relative_to(root)}")
+            published = publish(options.name, work, options.profile, options.publish)
+            print(f"published: {published.relative_to(root)}")
     except (params.ParameterError, StudyError, stage.StageError) as error:
         print(error, file=sys.stderr)
         return 1
