@@ -10,11 +10,11 @@ from test_training import extractor, smooth_photos
 from torch import nn
 
 from vars_core import adaptive, campaign, ranking, recovery
-from vars_core.attacks import linf
+from vars_core.attacks import evaluate, linf
 from vars_core.classics import Median
 from vars_core.defence import Defence
 from vars_core.detectors import Detector
-from vars_core.extractor import extract, to_images
+from vars_core.extractor import extract, to_images, to_photos
 from vars_core.objectives import Goal, Promote
 from vars_core.orthogonal import orthogonal_pgd
 from vars_core.recommenders import VBPR
@@ -340,6 +340,24 @@ def test_who_knows_the_gate_shuts_it(gated):
     passed, shut = told(adaptive.through_filter(gated, 8, 20, generator(0), shut=True))
     assert (opened > 0).all() and (followed > 0).any() and (shut < 0).all()
     assert passed < 0.9 * clean and passed < blind
+
+
+def test_the_strongest_attack_keeps_of_each_photo_what_gets_furthest(gated, monkeypatch):
+    goal, clean = gated.goal(True, "hook"), gated.images()
+    found = adaptive.strongest(gated)(goal, clean, 8, steps=10, generator=generator(0))
+    assert (found - clean).abs().max().mul(255) <= 8.001 and torch.equal(found, to_images(to_photos(found)))
+    first = adaptive.through_filter(gated, 8, 10, generator(0))  # the same draw
+    values = [evaluate(goal, images) for images in (to_images(first), found)]
+    assert (values[1] >= values[0]).all() and (values[1] > values[0]).any()
+
+    def one(which):  # a way that gets one photo to its hook and leaves the others alone
+        to, chosen = to_images(gated.bare.photos(gated.hooks)), (torch.arange(len(ITEMS)) == which).view(-1, 1, 1, 1)
+        return lambda goal, images, epsilon, **_: torch.where(chosen, to, images)
+
+    monkeypatch.setattr(adaptive, "_ways", lambda _: [("first", one(0), False), ("second", one(1), True)])
+    found = adaptive.strongest(gated)(goal, clean, 255, steps=1, generator=generator(0))
+    moved = (found != clean).flatten(1).any(1)
+    assert moved.tolist() == [True, True] + [False] * (len(clean) - 2)
 
 
 def test_a_gated_filter_is_attacked_at_its_gate_in_every_tier_that_knows_it(gated, scene):

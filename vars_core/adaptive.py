@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vars_core.apgd import apgd
-from vars_core.attacks import in_batches, linf
+from vars_core.attacks import evaluate, evaluating, in_batches, linf
 from vars_core.defence import Defence
 from vars_core.detectors import scores
 from vars_core.extractor import to_images, to_photos
@@ -137,6 +137,35 @@ def short_steps(objective, images, epsilon, *, steps: int, generator):
     return linf(objective, images, epsilon, steps=steps, step=1.5 * epsilon / steps, generator=generator)
 
 
+def _ways(scene: Scene) -> list[tuple]:
+    """Name, attack, and whether it holds the gate shut, of each way through the filter."""
+    ways = [("PGD through R", linf, False), ("APGD through R", apgd, False)]
+    if scene.gated:
+        ways += [("gate shut", linf, True), ("gate shut, short steps", short_steps, True)]
+    return ways
+
+
+def strongest(scene: Scene):
+    """An attack that goes every way through the filter and keeps of each photo what gets furthest by the goal itself.
+    Which way that is differs by catalogue. Called as `attacks.linf` is; gives images (N, 3, H, W)."""
+
+    def attack(goal, images, epsilon, *, steps: int, generator):
+        best, furthest = images, torch.full((len(images),), -torch.inf, device=images.device)
+        for _, way, shut in _ways(scene):
+            own = goal[slice(None)]  # a goal may remember what it was asked (`sanity.FlatAtFirst`)
+            sought = scene.shutting(own, len(images)) if shut else own
+            found = way(sought, images, epsilon, steps=steps, generator=generator)
+            found = getattr(found, "images", found)
+            with evaluating(goal):
+                reached = evaluate(goal, found)
+            ahead = reached > furthest
+            best = torch.where(ahead[:, None, None, None], found, best)
+            furthest = torch.where(ahead, reached, furthest)
+        return best
+
+    return attack
+
+
 def oblivious(scene: Scene, epsilon, steps: int, draw, aim: str = "hook", attack=linf) -> np.ndarray:
     """T0: PGD on f alone, as in notebook 3, or another `attack`. Photos uint8 (A, H, W, 3)."""
     return _attacked(scene.goal(False, aim), scene.images(), epsilon, steps, draw, attack)
@@ -247,18 +276,14 @@ def pools(
         (both,) = through_detector(grey, epsilon, steps, penalties[-1:], draw, aim=aim, shut=grey.gated)
         surrogates = {"surrogate's filter": through_filter(grey, *options, shut=grey.gated), "surrogate's both": both}
         known["T1"] = known["T0"] | surrogates
-    through = {"PGD through R": through_filter(scene, *options)}
-    through["APGD through R"] = through_filter(scene, *options, apgd)
-    if scene.gated:
-        through["gate shut"] = through_filter(scene, *options, shut=True)
-        through["gate shut, short steps"] = through_filter(scene, *options, short_steps, shut=True)
+    through = {name: through_filter(scene, *options, attack, shut) for name, attack, shut in _ways(scene)}
     known["T2"] = known.get("T1", known["T0"]) | through
     evading = {}
     ways = [("", True, linf, False, penalties), (", no filter", False, linf, False, penalties)]
     ways += [(", APGD", True, apgd, False, penalties[-1:])]  # PGD is the stronger one on some catalogues only
     if scene.gated:
-        ways.append((", gate shut", True, linf, True, penalties))
-        ways.append((", gate shut, short steps", True, short_steps, True, penalties[-1:]))
+        ways += [(", gate shut", True, linf, True, penalties)]
+        ways += [(", gate shut, short steps", True, short_steps, True, penalties[-1:])]
     for name, defended, attack, shut, weights in ways:
         found = through_detector(scene, epsilon, steps, weights, draw, defended, aim, attack, shut)
         evading |= {f"λ = {c}{name}": photos for c, photos in zip(weights, found, strict=True)}
