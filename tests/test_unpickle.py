@@ -45,7 +45,7 @@ def test_numpy_values(protocol):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("photo", [os.urandom(LONG + 1), bytes(100_000)])
+@pytest.mark.parametrize("photo", [os.urandom(LONG + 1), bytes(100_000)], ids=["random", "zeros"])
 def test_long_strings_stay_in_the_file(protocol, photo):
     if protocol < 3:  # Python 2's way: a string of bytes
         protocol, text = 2, b"T" + len(photo).to_bytes(4, "little") + photo
