@@ -3,10 +3,12 @@
 Three jobs that the study's minutes go into, each on one batch of the profile's size:
 
 - *attack*: a gradient step towards a hook through the extractor, as in training's attack pass
-- *attack through filter*: the same through filter and extractor, as in the adaptive regime and tier T2
+- *attack through filter*: the same through filter and extractor, as in training's adaptive regime
 - *filter step*: filter and extractor forward and back, and the optimiser's step, without the attack pass
 
-The study runs them in bf16 with channels_last and fused attention, uncompiled. Each row turns one of these around.
+Training runs them in bf16 with channels_last and fused attention, uncompiled, and each row turns one of these around.
+Attacks that are reported on run in fp32. The first call of a job is told apart: in it libraries load and
+torch.compile compiles.
 Weights are random: what a network has learnt doesn't change what it costs. Variants take turns.
 
     python -m benchmarks.training_step --profile gpu
@@ -14,7 +16,6 @@ Weights are random: what a network has learnt doesn't change what it costs. Vari
 """
 
 import contextlib
-import time
 from collections.abc import Callable
 
 import pandas as pd
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 
 from benchmarks import results
-from benchmarks.turns import alternating, ratio
+from benchmarks.turns import alternating, ratio, seconds_of
 from vars_core import params, paths
 from vars_core.attacks import gradient
 from vars_core.extractor import Extractor
@@ -56,9 +57,7 @@ def jobs_of(cfg: params.Study, *, mixed: bool, last: bool, fused: bool, compiled
     images = torch.rand(n, 3, side, side).mul(255).round().div(255).to(device(), memory_format=layout)
     touched = torch.arange(n, device=device()) >= n // 4
     if compiled:
-        eye, told = torch.compile(eye), torch.compile(purifier.told)
-    else:
-        told = purifier.told
+        eye, purifier.told = torch.compile(eye), torch.compile(purifier.told)
     ranking = torch.eye(eye.dim, device=device())
     loss = FilterLoss.weighted(eye, ranking, cfg.reconstruction)
     with torch.no_grad():
@@ -72,30 +71,12 @@ def jobs_of(cfg: params.Study, *, mixed: bool, last: bool, fused: bool, compiled
 
     def step() -> None:
         with autocast(images):
-            filtered, logit = told(images)
+            filtered, logit = purifier.told(images)
             terms = loss(filtered, images, own, touched) | {"gate": loss.gate(logit, touched, touched)}
         learner.step(sum(terms.values()), 500)
 
-    through = Through(eye, _Told(told))
+    through = Through(eye, purifier)
     return {"attack": lambda: attack(eye), "attack through filter": lambda: attack(through), "filter step": step}
-
-
-def first_call(job: Callable) -> float:
-    """Seconds of a job's first call, in which libraries load and torch.compile compiles."""
-    start = time.perf_counter()
-    job()
-    if device().type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-class _Told(nn.Module):
-    def __init__(self, told: Callable):
-        super().__init__()
-        self.told = told
-
-    def forward(self, images):
-        return self.told(images)[0]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = [name for name in VARIANTS if not (options.no_compile and name == "compiled")]
     size = cfg.reconstruction.batch_size
     made = {name: jobs_of(cfg, **AS_IT_IS | VARIANTS[name]) for name in names}
-    first = {(name, job): first_call(made[name][job]) for name in names for job in made[name]}
+    first = {(name, job): seconds_of(made[name][job]) for name in names for job in made[name]}
     rows = []
     for job in made[names[0]]:
         speeds = alternating({name: (made[name][job], size) for name in names}, options.repeat)
