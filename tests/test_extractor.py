@@ -161,6 +161,12 @@ def test_nan_features_are_an_error(model):
         extract(Broken(), photos())
 
 
+def test_a_last_batch_of_one_small_photo_does_not_stop_training():
+    shown = photos(65)[:, :16, :16]  # the last maps are 1 × 1
+    accuracy = train_on_categories(Extractor("small_cnn"), shown, np.arange(65) % 2, 1, generator(0))
+    assert 0 < accuracy <= 1
+
+
 def test_one_category_is_an_error():
     with pytest.raises(ValueError, match="this catalogue has one"):
         train_on_categories(Extractor("small_cnn"), photos(4), np.zeros(4, int), 1, generator(0))

@@ -84,7 +84,7 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
         ("  hooks: 20", "  hoks: 20", "attacks.hoks: unknown parameter; did you mean hooks?"),
         ("\nattacks:", "\natacks:", "atacks: unknown section; did you mean attacks"),
         ("  k: 20 ", "  k: 0 ", "recommender.k: expected greater than or equal to 1; got 0"),
-        ("  checked: 6", "  checked: 1", "adaptive.checked: expected greater than or equal to 2; got 1"),
+        ("  checked: 4", "  checked: 1", "adaptive.checked: expected greater than or equal to 2; got 1"),
         ("learning_rate: 1e-2", "learning_rate: on", "recommender.learning_rate: expected number; got 'on'"),
         ("learning_rate: 1e-2", "learning_rate: .nan", "recommender.learning_rate: expected"),
         (

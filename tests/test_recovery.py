@@ -1,5 +1,6 @@
 """A toy shop: who is attacked and told about, what a filter gives back, and what attackers reach who know it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +11,12 @@ from test_training import extractor, smooth_photos
 from torch import nn
 
 from vars_core import adaptive, campaign, ranking, recovery
-from vars_core.attacks import evaluate, linf
+from vars_core.attacks import evaluate, linf, value_and_gradient
 from vars_core.classics import Median
 from vars_core.defence import Defence
-from vars_core.detectors import Detector
+from vars_core.detectors import Detector, Score
 from vars_core.extractor import extract, to_images, to_photos
-from vars_core.objectives import Goal, Promote
+from vars_core.objectives import Goal, Promote, Through, hook
 from vars_core.orthogonal import orthogonal_pgd
 from vars_core.recommenders import VBPR
 from vars_core.runtime import generator
@@ -358,6 +359,25 @@ def test_the_strongest_attack_keeps_of_each_photo_what_gets_furthest(gated, monk
     found = adaptive.strongest(gated)(goal, clean, 255, steps=1, generator=generator(0))
     moved = (found != clean).flatten(1).any(1)
     assert moved.tolist() == [True, True] + [False] * (len(clean) - 2)
+
+
+def test_goal_and_detector_share_what_they_ask_of_filter_and_extractor(gated, monkeypatch):
+    """Two passes of the extractor instead of three, and the same value and gradient."""
+    images, eye = gated.images(), gated.bare.extractor
+    goal = gated.evading(gated.goal(True, "hook"), [0.5])
+    plain = replace(
+        goal,
+        goal=hook(Through(eye, Gated()), gated.filtered_targets),
+        score=Score(gated.defence.detector, Gated(), eye).eval(),
+    )
+    wanted, asked = value_and_gradient(plain, images), []
+    with eye.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0])):
+        found = value_and_gradient(goal, images)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+    assert found[1].abs().amax() > 0 and len(asked) == 2
+    moved = value_and_gradient(goal, (images + 8 / 255).clamp(0, 1))  # other photos: nothing is remembered
+    assert not torch.equal(moved[0], found[0])
 
 
 def test_a_gated_filter_is_attacked_at_its_gate_in_every_tier_that_knows_it(gated, scene):

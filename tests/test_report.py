@@ -104,6 +104,16 @@ def test_a_figure_saved_twice_has_the_same_bytes_and_no_date(workspace):
     assert not matplotlib.pyplot.get_fignums()
 
 
+def test_bars_stand_at_their_shares_under_readable_names():
+    fig, axis = plt.subplots()
+    found = [SimpleNamespace(value=0.2, ci_low=0.1, ci_high=0.4), SimpleNamespace(value=0.5, ci_low=0.5, ci_high=0.5)]
+    plots.bars(axis, {"none": found, "filter_adaptive": found[::-1]}, ["T0", "T2"])
+    assert [bar.get_height() for bar in axis.patches] == [20, 50, 50, 20]
+    assert axis.get_legend_handles_labels()[1] == ["none", "filter, adaptive"]
+    assert plots.label("global_vit_adaptive") == "global ViT, adaptive"
+    plt.close(fig)
+
+
 def test_photo_grids_take_flat_lists_and_rows():
     photos = np.zeros((5, 4, 4, 3), np.uint8)
     assert len(plots.photo_grid(photos, list("abcde"), columns=2).axes) == 6

@@ -50,6 +50,23 @@ class _Once(nn.Module):
         return self.told(images)[0]
 
 
+class _Twice(nn.Module):
+    """An extractor that goal and detector may ask for the same photo, raw and filtered: it works once for each."""
+
+    def __init__(self, extractor: nn.Module):
+        super().__init__()
+        self.extractor, self.answers = extractor, []
+
+    def forward(self, images):
+        graph = torch.is_grad_enabled()
+        for asked, kept, answer in self.answers:
+            if asked is images and kept == graph:
+                return answer
+        answer = self.extractor(images)
+        self.answers = [(images, graph, answer), *self.answers[:1]]
+        return answer
+
+
 class _Gate(nn.Module):
     """The logit of the filter's gate (N,)."""
 
@@ -78,8 +95,9 @@ class Scene:
     def set(cls, shop: Shop, defence: Defence, items, hooks, rate: str = "1") -> "Scene":
         through = shop.behind(defence.purifier)
         served = torch.from_numpy(through.features[hooks])
-        targets, once = shop.hook_targets(hooks), replace(defence, purifier=_Once(defence.purifier))
-        return cls(shop, through, once, items, hooks, targets, served.to(targets), rate)
+        targets = shop.hook_targets(hooks)
+        shared = replace(defence, purifier=_Once(defence.purifier), extractor=_Twice(defence.extractor))
+        return cls(shop, through, shared, items, hooks, targets, served.to(targets), rate)
 
     def narrowed(self, n: int) -> "Scene":
         """The first `n` items only."""
@@ -100,7 +118,8 @@ class Scene:
         if aim not in AIMS:
             raise ValueError(f"unknown aim {aim!r}; known: {', '.join(AIMS)}")
         shop = self.filtered if defended else self.bare
-        features = Through(shop.extractor, self.defence.purifier) if defended else shop.extractor
+        eye = self.defence.extractor
+        features = Through(eye, self.defence.purifier) if defended else eye
         if aim != "hook":
             return getattr(shop, aim)(self.items, features)
         return hook(features, self.filtered_targets if defended else self.targets)

@@ -211,6 +211,8 @@ def train_on_categories(
     for _ in progress(range(epochs), "extractor epochs"):
         right = 0
         for rows in torch.randperm(len(photos), generator=generator).split(64):
+            if len(rows) == 1:
+                continue  # BatchNorm can't learn from one value per channel, as a deep network has of a small photo
             images = to_images(photos[rows.numpy()])
             if torch.rand((), generator=generator) < 0.5:
                 images = images.flip(3)

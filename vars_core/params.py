@@ -157,7 +157,7 @@ class Adaptive(Section):
     items: Several = 20
     queries: Count = 100
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
-    checked: Several = 6
+    checked: Several = 4
 
 
 class Study(Section):
