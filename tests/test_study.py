@@ -86,8 +86,14 @@ def test_a_study_is_resumed_and_published(small, capsys, tmp_path):
     assert str(tmp_path) not in (folder / "run.json").read_text()
     assert not (small.root / "reports/metrics").exists()
 
+    folder, earlier = small.root / "reports/gpu", ["tables/09_gone/t.csv", "defence/run.json"]
+    for file in earlier:
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text("{}")
     assert small(*given, "--set", "attacks.steps=3", "--publish", "gpu") == 0
-    beside = json.loads((small.root / "reports/gpu/posters/run.json").read_text())
+    assert [(folder / file).exists() for file in earlier] == [False, True]  # benchmarks of the GPU stay beside
+    assert found < {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    beside = json.loads((folder / "run.json").read_text())
     assert beside["parameters"]["attacks"]["steps"] == 3 != run["parameters"]["attacks"]["steps"]
     assert "running" not in capsys.readouterr().out
 

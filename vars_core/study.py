@@ -80,18 +80,19 @@ def run(work: Path, only: list[str]) -> None:
             print(f"{step.notebook}: {seconds / 60:.1f} min", flush=True)
 
 
-def publish(name: str, work: Path, profile: str, folder: str = "catalogues") -> Path:
-    """Copy metrics and tables (CSV: no photo leaves `work`) to reports/<folder>/<name>, with a run.json."""
+def publish(name: str, work: Path, profile: str, target: Path) -> Path:
+    """Copy metrics and tables (CSV: no photo leaves `work`) to `target`, with a run.json; other files stay."""
     root = paths.root()
     values, state = params.load(work / "params.yaml"), _state(work)
     absent = [s.notebook for s in pipeline.stages(root) if s.notebook not in state]
     if absent:
         raise StudyError(f"not published: {', '.join(absent)} not run yet")
     meta = json.loads((work / "data" / "prepared" / "meta.json").read_text(encoding="utf-8"))
-    target = root / "reports" / folder / name
     beside = target.with_name(f".{name}.new")
     shutil.rmtree(beside, ignore_errors=True)
-    for kind, pattern in (("metrics", "*.json"), ("tables", "*/*.csv")):
+    kinds = {"metrics": "*.json", "tables": "*/*.csv"}
+    for kind, pattern in kinds.items():
+        (beside / kind).mkdir(parents=True)
         for path in sorted((work / "reports" / kind).glob(pattern)):
             copy = beside / path.relative_to(work / "reports")
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +109,10 @@ def publish(name: str, work: Path, profile: str, folder: str = "catalogues") -> 
     }
     if isinstance(weights, str):
         content["weights"] = {"file": Path(weights).name, "sha256": _sha256(Path(weights))}
-    paths.write(beside / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    paths.replace_folder(beside, target)
+    for kind in kinds:
+        paths.replace_folder(beside / kind, target / kind)
+    beside.rmdir()
+    paths.write(target / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return target
 
 
@@ -181,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         choices=["catalogues", "gpu"],
         const="catalogues",
-        help="copy metrics and tables to reports/catalogues/NAME, or to reports/gpu/NAME",
+        help="copy metrics and tables to reports/catalogues/NAME, or to reports/gpu",
     )
     return parser
 
@@ -198,7 +201,8 @@ def main(arguments: list[str] | None = None) -> int:
         paths.write(work / "params.yaml", buffer.getvalue())
         run(work, options.only)
         if options.publish:
-            published = publish(options.name, work, options.profile, options.publish)
+            place = Path("gpu") if options.publish == "gpu" else Path("catalogues", options.name)
+            published = publish(options.name, work, options.profile, root / "reports" / place)
             print(f"published: {published.relative_to(root)}")
     except (params.ParameterError, StudyError, stage.StageError) as error:
         print(error, file=sys.stderr)
