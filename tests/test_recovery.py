@@ -361,7 +361,7 @@ def test_the_strongest_attack_keeps_of_each_photo_what_gets_furthest(gated, monk
     assert moved.tolist() == [True, True] + [False] * (len(clean) - 2)
 
 
-def test_goal_and_detector_share_what_they_ask_of_filter_and_extractor(gated, monkeypatch):
+def test_goal_and_detector_share_what_they_ask_of_filter_and_extractor(gated):
     """Two passes of the extractor instead of three, and the same value and gradient."""
     images, eye = gated.images(), gated.bare.extractor
     goal = gated.evading(gated.goal(True, "hook"), [0.5])
