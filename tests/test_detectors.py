@@ -86,6 +86,19 @@ def test_features_far_from_every_photo_are_not_extrapolated():
     torch.testing.assert_close(once, further)
 
 
+def test_a_gate_that_opens_a_little_is_seen_and_no_residual_at_all_has_a_slope():
+    torch.manual_seed(0)
+    net, images, features = Detector(8).eval(), torch.rand(4, 3, 16, 16), torch.zeros(4, 8)
+    pattern = torch.randn(4, 3, 16, 16) / 255
+    with torch.no_grad():
+        shut, ajar, wide = (net(images, images - part * pattern, features, features) for part in (0.001, 0.1, 1))
+    # up to a tenth counts as much as from there to one; on a linear scale it would be a ninth
+    assert ((ajar - shut).abs() > 0.5 * (wide - ajar).abs()).all() and (wide != ajar).all()
+    alike = images.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(net(alike, images, features, features).sum(), alike)
+    assert torch.isfinite(slope).all()
+
+
 # ---- thresholds ----
 
 
@@ -150,8 +163,8 @@ def test_rows_hold_value_interval_and_n():
 @pytest.fixture(scope="module")
 def trained(extractor):
     """Two detectors behind a median filter, which leaves attacks on smooth photos in the residual."""
-    detection = SimpleNamespace(batch_size=16, learning_rate=3e-3, temperature=0.1)
-    attack = SimpleNamespace(epsilons=[8, 16], attack_steps=2)
+    detection = SimpleNamespace(batch_size=16, learning_rate=3e-3, temperature=0.1, epsilons=[8, 16])
+    attack = SimpleNamespace(attack_steps=2)
     dim = extractor(torch.zeros(1, 3, 16, 16)).shape[1]
     torch.manual_seed(0)
     nets = {name: Detector(dim) for name in ("contrastive", "bce")}

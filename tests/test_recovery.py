@@ -392,7 +392,7 @@ def test_a_gated_filter_is_attacked_at_its_gate_in_every_tier_that_knows_it(gate
 
 def test_goal_detector_and_gate_share_one_pass_of_the_filter(gated):
     passes = []
-    gated.defence.purifier.purifier.told = lambda images: passes.append(1) or Gated().told(images)
+    gated.defence.purifier.module.told = lambda images: passes.append(1) or Gated().told(images)
     goal = gated.shutting(gated.evading(gated.goal(True, "reach"), [1.0]), len(ITEMS))
     images = gated.images().requires_grad_(True)
     value = goal(images)

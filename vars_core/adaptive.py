@@ -33,44 +33,46 @@ GATE_PENALTY = 0.3  # weight of the gate's logit in the attacker's goal; ten tim
 
 
 class _Once(nn.Module):
-    """A filter that goal, detector and gate may ask for the same images: it works once."""
+    """A module that several parts ask for the same photo, raw and filtered: it works once for each."""
 
-    def __init__(self, purifier: nn.Module):
+    def __init__(self, module: nn.Module):
         super().__init__()
-        self.purifier, self.asked, self.answer = purifier, None, None
+        self.module, self.answers = module, []
+
+    def work(self, images):
+        return self.module(images)
+
+    def ask(self, images):
+        graph = torch.is_grad_enabled()
+        for asked, kept, answer in self.answers:
+            if asked is images and kept == graph:
+                return answer
+        answer = self.work(images)
+        self.answers = [(images, graph, answer), *self.answers[:1]]
+        return answer
+
+    def forward(self, images):
+        return self.ask(images)
+
+
+class _FilterOnce(_Once):
+    """A filter that goal, detector and gate ask."""
+
+    def work(self, images):
+        told = getattr(self.module, "told", None)
+        return told(images) if told else (self.module(images), None)
 
     def told(self, images):
-        asked = (images, torch.is_grad_enabled())
-        if self.asked is None or self.asked[0] is not images or self.asked[1] != asked[1]:
-            told = getattr(self.purifier, "told", None)
-            self.asked, self.answer = asked, told(images) if told else (self.purifier(images), None)
-        return self.answer
+        return self.ask(images)
 
     def forward(self, images):
         return self.told(images)[0]
 
 
-class _Twice(nn.Module):
-    """An extractor that goal and detector may ask for the same photo, raw and filtered: it works once for each."""
-
-    def __init__(self, extractor: nn.Module):
-        super().__init__()
-        self.extractor, self.answers = extractor, []
-
-    def forward(self, images):
-        graph = torch.is_grad_enabled()
-        for asked, kept, answer in self.answers:
-            if asked is images and kept == graph:
-                return answer
-        answer = self.extractor(images)
-        self.answers = [(images, graph, answer), *self.answers[:1]]
-        return answer
-
-
 class _Gate(nn.Module):
     """The logit of the filter's gate (N,)."""
 
-    def __init__(self, purifier: _Once):
+    def __init__(self, purifier: _FilterOnce):
         super().__init__()
         self.purifier = purifier
 
@@ -96,7 +98,7 @@ class Scene:
         through = shop.behind(defence.purifier)
         served = torch.from_numpy(through.features[hooks])
         targets = shop.hook_targets(hooks)
-        shared = replace(defence, purifier=_Once(defence.purifier), extractor=_Twice(defence.extractor))
+        shared = replace(defence, purifier=_FilterOnce(defence.purifier), extractor=_Once(defence.extractor))
         return cls(shop, through, shared, items, hooks, targets, served.to(targets), rate)
 
     def narrowed(self, n: int) -> "Scene":
@@ -111,7 +113,7 @@ class Scene:
     @property
     def gated(self) -> bool:
         """Whether the filter has a gate, which who knows the filter can shut."""
-        return getattr(self.defence.purifier.purifier, "gate", None) is not None
+        return getattr(self.defence.purifier.module, "gate", None) is not None
 
     def goal(self, defended: bool, aim: str):
         """The attacker's goal, one of AIMS, through what it attacks: f, or f∘R behind a filter."""

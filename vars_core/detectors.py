@@ -30,8 +30,11 @@ def contrastive_loss(embeddings: torch.Tensor, labels: torch.Tensor, temperature
     return -per_anchor[positives.any(1)].mean()
 
 
+FLOOR = 0.01  # grey levels; a shut gate leaves about as much of a residual
+
+
 class Detector(nn.Module):
-    """Looks at the filter's residual x − R(x) and at the features f(x), f(R(x)) and their difference.
+    """Looks at the filter's residual x − R(x) and its size, and at the features f(x), f(R(x)) and their difference.
 
     `forward` gives the logit (N,); `embed` gives the unit embedding (N, 64) and the logit."""
 
@@ -46,16 +49,19 @@ class Detector(nn.Module):
             )
         )
         self.features = nn.Sequential(nn.Linear(3 * dim, 128), nn.GELU())
-        self.joint = nn.Sequential(nn.Linear(256, 128), nn.GELU())
+        self.joint = nn.Sequential(nn.Linear(2 * widths[-1] + 1 + 128, 128), nn.GELU())
         self.projection = nn.Linear(128, 64)
         self.head = nn.Linear(128, 1)
         self.dim = dim
 
     def embed(self, images, filtered, raw, served):
         """`raw` f(x), `served` f(R(x)), both (N, D)."""
+        grey = (images - filtered) * 255
         # 1/8: residuals of attacks are a few grey levels, so this brings them to unit size
-        evidence = self.residual((images - filtered) * (255 / 8))
-        pooled = torch.cat([evidence.mean((2, 3)), evidence.amax((2, 3))], 1)
+        evidence = self.residual(grey / 8)
+        # a faint attack opens a filter's gate only a little, which shows on a log scale
+        size = (grey.float().square().mean((1, 2, 3)) + FLOOR**2).log() / 2
+        pooled = torch.cat([evidence.mean((2, 3)), evidence.amax((2, 3)), size[:, None]], 1)
         # bounded: features that an attack drives far from all photos of the training would be extrapolated, at times
         # to "honest". Of the change the size counts: attacks go where they have not been before
         seen = self.features(torch.tanh(torch.cat([raw, served, (raw - served).abs()], 1) / 2))
@@ -136,10 +142,10 @@ def train_detectors(
     """Train all `detectors` on the same batches (one attack pass for all), before a frozen filter.
 
     A detector named "contrastive" gets the contrastive loss beside BCE, any other BCE alone. `cfg` is
-    `params.Detection`, `attack_cfg` `params.Reconstruction` (budgets and steps); `kinds` are the attacks met, see
+    `params.Detection`, `attack_cfg` `params.Reconstruction` (an attack's steps); `kinds` are the attacks met, see
     `Perturber`. Returns losses by step."""
     pool = features_of(extractor, photos)
-    perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator, kinds)
+    perturber = Perturber(extractor, pool, cfg.epsilons, attack_cfg.attack_steps, generator, kinds)
     learners = {name: Learner(detector, cfg.learning_rate, steps) for name, detector in detectors.items()}
     rows, history = [], []
     for step in progress(range(steps), "detectors"):

@@ -138,6 +138,7 @@ class Detection(Section):
     matrix_steps: Count = 24
     magnet_steps: Count = 300
     batch_size: Several = 32
+    epsilons: Epsilons = [2, 4, 8]
     learning_rate: Positive = 2e-3
     joint_learning_rate: Positive = 1e-3
     temperature: Positive = 0.1
@@ -273,12 +274,10 @@ def _across(values: dict) -> list[str]:
     size, patch = values.get("data", {}).get("image_size"), values.get("reconstruction", {}).get("patch")
     if size and patch and size % patch:
         problems.append(f"reconstruction.patch: expected a divisor of data.image_size, {size}; got {patch}")
-    kept, trained = (
-        values.get(section, {}).get(name, [])
-        for section, name in (("attacks", "unseen_epsilons"), ("reconstruction", "epsilons"))
-    )
-    if shared := sorted(set(kept) & set(trained)):
-        problems.append(f"attacks.unseen_epsilons: kept for testing, so not in reconstruction.epsilons; got {shared}")
+    kept = set(values.get("attacks", {}).get("unseen_epsilons", []))
+    for section in ("reconstruction", "detection"):
+        if shared := sorted(kept & set(values.get(section, {}).get("epsilons", []))):
+            problems.append(f"attacks.unseen_epsilons: kept for testing, so not in {section}.epsilons; got {shared}")
     return problems
 
 
