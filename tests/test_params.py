@@ -81,6 +81,11 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
             "unseen_epsilons: [3, 8]",
             "attacks.unseen_epsilons: kept for testing, so not in reconstruction.epsilons; got [8]",
         ),
+        (
+            "epsilons: [2, 4, 8]          # 8-bit steps, mixed",
+            "epsilons: [2, 3, 8]          # 8-bit steps, mixed",
+            "attacks.unseen_epsilons: kept for testing, so not in detection.epsilons; got [3]",
+        ),
         ("  hooks: 20", "  hoks: 20", "attacks.hoks: unknown parameter; did you mean hooks?"),
         ("\nattacks:", "\natacks:", "atacks: unknown section; did you mean attacks"),
         ("  k: 20 ", "  k: 0 ", "recommender.k: expected greater than or equal to 1; got 0"),

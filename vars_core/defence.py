@@ -143,7 +143,8 @@ def fit_jointly(
     most of the batch here, would teach it to leave everything alone.
     The detector's gradient reaches the filter through the residual, which becomes evidence. A share `knowing` of the
     attacks is made through the filter as it stands (the adaptive regime). `cfg` is
-    `params.Detection`, `attack_cfg` `params.Reconstruction`. Returns both losses by step."""
+    `params.Detection`, `attack_cfg` `params.Reconstruction`, whose budgets count here: without the largest the
+    filter forgets it. Returns both losses by step."""
     purifier, detector, extractor = defence.purifier, defence.detector, defence.extractor
     pool = features_of(extractor, photos)
     perturber = Perturber(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
