@@ -135,7 +135,7 @@ class Detection(Section):
 
     steps: Count = 100
     joint_steps: Count = 50
-    matrix_steps: Count = 24
+    matrix_steps: Count = 20
     magnet_steps: Count = 300
     batch_size: Several = 32
     epsilons: Epsilons = [2, 4, 8]
@@ -155,7 +155,7 @@ class Adaptive(Section):
 
     epsilons: Epsilons = [2, 4, 8]
     steps: Count = 30
-    items: Several = 20
+    items: Several = 18
     queries: Count = 100
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
     checked: Several = 4
