@@ -81,6 +81,19 @@ def test_every_photo_has_a_row_with_the_defences_own_verdict(place, tmp_path, ca
     assert f"{flagged.sum()} of 10 photos flagged at 50 %" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("threshold", "hinted"), [(-1e9, True), (1e9, False)])
+def test_a_defence_that_flags_nearly_all_asks_to_be_fitted_to_these_photos(
+    place, tmp_path, capsys, threshold, hinted
+):
+    folder = place[0]
+    shutil.copytree(folder / "defence", tmp_path / "defence")
+    about = json.loads((tmp_path / "defence" / "defence.json").read_text())
+    about["thresholds"]["1"] = threshold
+    (tmp_path / "defence" / "defence.json").write_text(json.dumps(about))
+    assert called(place, tmp_path / "out", "--defence", str(tmp_path / "defence"), "--rate", "1") == 0
+    assert ("photos unlike" in capsys.readouterr().out) is hinted
+
+
 def test_the_flagged_are_on_the_contact_sheet(place, tmp_path):
     called(place, tmp_path)
     flagged = sum(row["flagged"] == "1" for row in table(tmp_path))
@@ -150,6 +163,8 @@ def test_shards_are_the_whole(place, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["{photos}", "--extractor", "{photos}/a/notes.txt"], "notes.txt can't be read by this version"),
+        (["{photos}", "--extractor", "{other}"], "was fitted with an extractor of 224 features, "),
         (["nowhere"], "nowhere: no such folder"),
         (["{photos}/empty"], "no photo in it; expected files named .jpg"),
         (["{photos}", "--defence", "nowhere"], "nowhere/defence.json is missing: run notebooks 1 to 5"),
@@ -159,11 +174,39 @@ def test_shards_are_the_whole(place, tmp_path, monkeypatch):
 def test_what_it_cannot_do_is_said(place, tmp_path, capsys, arguments, said):
     (place[0] / "photos" / "empty").mkdir(exist_ok=True)
     files = ["--defence", str(place[0] / "defence"), "--extractor", str(place[0] / "extractor.safetensors")]
-    given = [a.format(photos=place[0] / "photos") for a in arguments]
+    other = tmp_path / "other.safetensors"
+    if "{other}" in arguments:
+        Extractor("resnet18").save(other)
+    given = [a.format(photos=place[0] / "photos", other=other) for a in arguments]
     given = [given[0], *files, *given[1:]]
     assert screen.main([*given, "--out", str(tmp_path / "out")]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out" / "scores.csv").exists()
+
+
+def test_the_extractor_is_the_one_beside_the_defence(place, tmp_path, capsys):
+    models = tmp_path / "models"
+    shutil.copytree(place[0] / "defence", models / "defence" / "contrastive")
+    given = [str(place[0] / "photos"), "--rate", "50", "--defence", str(models / "defence" / "contrastive")]
+    assert screen.main([*given, "--out", str(tmp_path / "out")]) == 1
+    assert f"{models / 'recommender' / 'extractor.safetensors'} is missing" in capsys.readouterr().err
+    (models / "recommender").mkdir()
+    shutil.copy(place[0] / "extractor.safetensors", models / "recommender")
+    assert screen.main([*given, "--out", str(tmp_path / "out"), "--batch", "3"]) == 0
+    called(place, tmp_path / "named")
+    assert_same(table(tmp_path / "out"), table(tmp_path / "named"))
+
+
+def test_no_contact_sheet_of_an_earlier_run_is_left(place, tmp_path):
+    out = tmp_path / "out"
+    called(place, out)
+    assert (out / "flagged.png").is_file()
+    shutil.copytree(place[0] / "defence", tmp_path / "lenient")
+    about = json.loads((tmp_path / "lenient" / "defence.json").read_text())
+    about["thresholds"]["50"] = 1e9
+    (tmp_path / "lenient" / "defence.json").write_text(json.dumps(about))
+    called(place, out, "--defence", str(tmp_path / "lenient"))
+    assert not (out / "flagged.png").exists()
 
 
 def test_a_defence_remembers_the_side_of_its_photos(place):
