@@ -1,5 +1,6 @@
 """Filter and detector as one thing: joint fitting, calibration, screening, files."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -77,6 +78,16 @@ def test_save_and_load(defence, extractor, tmp_path):
     assert again.thresholds == defence.thresholds
     assert np.abs(again.screen(photos)[0].astype(int) - defence.screen(photos)[0]).max() <= 1
     assert not any(p.requires_grad for m in (again.purifier, again.detector) for p in m.parameters())
+
+
+def test_a_defence_is_loaded_behind_its_own_extractor_only(defence, extractor, tmp_path):
+    defence.save(tmp_path)
+    other = copy.deepcopy(extractor)
+    with torch.no_grad():
+        next(other.parameters())[0] += 1e-3  # as many features, nearly the same
+    with pytest.raises(ValueError, match="fitted with another extractor"):
+        Defence.load(tmp_path, other)
+    assert Defence.load(tmp_path, copy.deepcopy(extractor)).thresholds == defence.thresholds
 
 
 # Trap: torch pickles run code on load.

@@ -3,6 +3,7 @@
 `screen(images) -> (filtered, score, flagged)` is what a shop calls on an upload.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from vars_core import paths
@@ -114,15 +115,27 @@ class Defence:
             folder / "detector.safetensors",
         )
         meta = {"thresholds": self.thresholds, "features": self.detector.dim, "size": self.size, **metadata}
+        meta["extractor"] = _fingerprint(self.extractor)
         paths.write(folder / "defence.json", json.dumps(meta, indent=1, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path, extractor: Extractor) -> "Defence":
+        """What `save` wrote to `folder`, behind the extractor it was fitted with.
+
+        Raises ValueError for any other: scores from other features look like scores and mean nothing."""
         meta = json.loads((folder / "defence.json").read_text())
+        if meta.get("extractor") != _fingerprint(extractor):
+            raise ValueError(f"{folder} was fitted with another extractor, or by an earlier version of the study")
         detector = Detector(meta["features"])
         detector.load_state_dict(load_file(folder / "detector.safetensors"))
         detector = detector.to(device()).eval().requires_grad_(False)
         return cls(load_filter(folder / "filter.safetensors"), detector, extractor, meta["thresholds"], meta["size"])
+
+
+def _fingerprint(extractor: Extractor) -> str:
+    """A hash of its weights and scaler."""
+    tensors = {name: value.cpu().contiguous() for name, value in extractor.state_dict().items()}
+    return hashlib.sha256(save(tensors)).hexdigest()[:16]
 
 
 def fit_jointly(

@@ -54,12 +54,9 @@ def opened(folder: Path, extractor: Path, rate: str) -> tuple[Defence, str]:
     try:
         defence = Defence.load(folder, Extractor.load(extractor))
     except (RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        # networks of another layout, or files that are something else
-        remedy = "make them again (`dvc repro detection`, or remove scratch/models)"
-        raise ScreenError(f"{folder} and {extractor} can't be read by this version: {remedy}\n{error}") from error
-    if defence.extractor.dim != defence.detector.dim:
-        wanted = f"an extractor of {defence.detector.dim} features, {extractor} has {defence.extractor.dim}"
-        raise ScreenError(f"{folder} was fitted with {wanted}: name its own with --extractor")
+        # not the pair that was saved together, networks of another layout, or files that are something else
+        way = "name its own with --extractor, or make both again (`dvc repro detection`; remove scratch/models)"
+        raise ScreenError(f"{folder} can't be used with {extractor}: {way}\n{error}") from error
     if rate not in defence.thresholds:
         known = ", ".join(defence.thresholds)
         raise ScreenError(f"--rate {rate}: this defence has thresholds for {known} per cent")
