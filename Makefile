@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 # without their dependencies: torchattacks pins an old `requests`, and both find torch and numpy in the environment
 PEERS := torchattacks==3.5.1 adversarial-robustness-toolbox==1.20.1
 
-.PHONY: help env repro test smoke lab check lint strip deps profile lock readme catalogue student peers clean
+.PHONY: help env repro test smoke lab check lint strip profile lock readme catalogue student peers clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -38,7 +38,7 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 
 repro: env strip  ## run every stage whose code, parameters or inputs changed; then the README's tables
 	dvc repro
-	$(PY) -m vars_core.readme --timings
+	$(PY) -m vars_core.pipeline.readme --timings
 
 test: env  ## every test
 	$(PY) -m pytest
@@ -50,24 +50,21 @@ peers: env  ## parity with ART's and torchattacks' attacks, installed apart, in 
 	PYTHONPATH=scratch/peers $(PY) -m pytest -n 0 -rs tests/test_peers.py
 
 smoke: env  ## all notebooks on a toy catalogue, in a temporary folder
-	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m vars_core.study smoke --profile smoke --work "$$work"
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m vars_core study smoke --profile smoke --work "$$work"
 
 lab: env  ## JupyterLab on the notebooks; what they write goes to scratch/
 	jupyter lab notebooks
 
 check: env  ## are the committed reports those of the committed code?
-	@$(PY) -m vars_core.check
+	@$(PY) -m vars_core check
 
 lint: env  ## ruff, and no outputs in notebooks/
 	ruff check .
 	ruff format --check .
-	$(PY) -m vars_core.notebooks strip --check notebooks/*.ipynb
+	$(PY) -m vars_core.pipeline.notebooks strip --check notebooks/*.ipynb
 
 strip: env  ## remove outputs from notebooks/, in place
-	@$(PY) -m vars_core.notebooks strip notebooks/*.ipynb
-
-deps: env  ## write the notebooks' imports and parameters into dvc.yaml
-	@$(PY) -m vars_core.check --fix-deps
+	@$(PY) -m vars_core.pipeline.notebooks strip notebooks/*.ipynb
 
 profile:  ## make profile P=gpu: params.yaml becomes profiles/gpu.yaml
 	@[ -f "profiles/$(P).yaml" ] || { echo "P is one of: $(basename $(notdir $(wildcard profiles/*.yaml)))" >&2; exit 1; }
@@ -80,16 +77,16 @@ lock: env  ## compile the requirements files from pyproject.toml
 	  --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-test.txt
 
 readme: env  ## the README's tables from the reports
-	$(PY) -m vars_core.readme
+	$(PY) -m vars_core.pipeline.readme
 
 catalogue: env  ## make catalogue NAME=… DATA=folder [WEIGHTS=file] [EXTRACTOR=name] [PROFILE=laptop] [SET=section.parameter=value]
 	@[ -n "$(NAME)" ] && [ -n "$(DATA)" ] || { echo "NAME= and DATA= are needed" >&2; exit 1; }
-	$(PY) -m vars_core.study "$(NAME)" --data "$(DATA)" --profile "$(or $(PROFILE),laptop)" --publish \
+	$(PY) -m vars_core study "$(NAME)" --data "$(DATA)" --profile "$(or $(PROFILE),laptop)" --publish \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") \
 	  $(foreach change,$(SET),--set "$(change)")
 
 student: env  ## copies of the notebooks without solutions, in scratch/student
-	@$(PY) -m vars_core.notebooks student notebooks/*.ipynb --to scratch/student
+	@$(PY) -m vars_core.pipeline.notebooks student notebooks/*.ipynb --to scratch/student
 
 clean:  ## remove scratch/ and caches; data, models and reports stay
 	rm -rf scratch .pytest_cache .ruff_cache .hypothesis

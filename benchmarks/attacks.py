@@ -32,10 +32,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import attack_peers, results
 from benchmarks.turns import alternating, ratio
-from vars_core import synthetic
-from vars_core.attacks import linf, quantise
+from vars_core.attacks.engine import linf, quantise
+from vars_core.attacks.objectives import TargetClass, hook
+from vars_core.data import synthetic
 from vars_core.extractor import Extractor, to_images, train_on_categories
-from vars_core.objectives import hook, target_class
 from vars_core.runtime import device, generator, mixed_precision, rng, seed_everything
 
 CLASSES = len(synthetic.CATEGORIES)
@@ -63,35 +63,41 @@ def pretrained(weights: Path, drawings: tuple[np.ndarray, pd.DataFrame]) -> Extr
 
 
 def classifier(eye: Extractor) -> nn.Module:
-    """`eye` and a linear layer on it, since the peers attack classifiers. What it says doesn't matter to speed."""
+    """`network` and a linear layer on it, since the peers attack classifiers. What it says doesn't matter to speed."""
     torch.manual_seed(0)
     net = nn.Sequential(copy.deepcopy(eye), nn.Linear(eye.dim, CLASSES))
     return net.to(device(), memory_format=torch.channels_last).eval()
 
 
-def floor(goal: Callable, images: torch.Tensor, steps: int) -> None:
+def floor(objective: Callable, images: torch.Tensor, steps: int) -> None:
     """What no attack of `steps` gradients can do without: forward, and the gradient of the input alone."""
     for _ in range(steps):
         x = images.detach().requires_grad_(True)
-        torch.autograd.grad(goal(x).sum(), x)
+        torch.autograd.grad(objective(x).sum(), x)
 
 
-def flops(attack: Callable, goal: Callable, images: torch.Tensor) -> float:
-    """Floating-point operations per image of matrix products and convolutions in `attack(goal, images)`, backward
-    included."""
+def flops(attack: Callable, objective: Callable, images: torch.Tensor) -> float:
+    """Floating-point operations per image of matrix products and convolutions in `attack(objective, images)`,
+    backward included."""
 
     def cloned(x):  # the counter's hooks can't stand a leaf as a module's input
-        return goal(x.clone())
+        return objective(x.clone())
 
     with FlopCounterMode(display=False) as counter:
         attack(cloned, images)
     return counter.get_total_flops() / len(images)
 
 
-def engine(goal: Callable, images: torch.Tensor, epsilon: int, steps: int) -> torch.Tensor:
+def engine(objective: Callable, images: torch.Tensor, epsilon: int, steps: int) -> torch.Tensor:
     """Our PGD as the peers run theirs: from the image itself, steps of ε/4."""
     return linf(
-        goal, images, epsilon, steps=steps, step=epsilon / 4, random_start=False, generator=generator(0, "benchmark")
+        objective,
+        images,
+        epsilon,
+        steps=steps,
+        step=epsilon / 4,
+        random_start=False,
+        generator=generator(0, "benchmark"),
     )
 
 
@@ -101,11 +107,11 @@ def against_peers(eye: Extractor, images: torch.Tensor, frozen: bool, options) -
     net = classifier(eye).requires_grad_(not frozen)
     with torch.no_grad():
         labels = net(images).argmax(1)
-    goal = -target_class(net, labels)
+    objective = -TargetClass(net, labels)
     ours = partial(engine, epsilon=options.epsilon, steps=options.steps)
     least = partial(floor, steps=options.steps)
-    counted = {"FLOPs per image": flops(ours, goal, images), "floor's": flops(least, goal, images)}
-    ours, least = partial(ours, goal, images), partial(least, goal, images)
+    counted = {"FLOPs per image": flops(ours, objective, images), "floor's": flops(least, objective, images)}
+    ours, least = partial(ours, objective, images), partial(least, objective, images)
     jobs = {"floor": least, "ours": ours}
     jobs |= attack_peers.attacks(net, images, labels, options.epsilon, options.steps)
     found = ours()
@@ -157,9 +163,9 @@ def variants(eye: Extractor, images: torch.Tensor, options) -> tuple[pd.DataFram
         with torch.no_grad():
             targets = net(seen).roll(1, 0)
         for kind, model in ((name, net), (f"{name}, compiled", torch.compile(net))):
-            goal = hook(_Plain(model), targets)
+            objective = hook(_Plain(model), targets)
             for cast in (False, True):
-                job = partial(_cast, cast, engine, goal, seen, options.epsilon, options.steps)
+                job = partial(_cast, cast, engine, objective, seen, options.epsilon, options.steps)
                 variant = f"{kind}, {'bf16' if cast else 'fp32'}"
                 try:
                     job()  # compiles
@@ -170,13 +176,13 @@ def variants(eye: Extractor, images: torch.Tensor, options) -> tuple[pd.DataFram
     return alternating(jobs, options.repeat), failed
 
 
-def _cast(cast: bool, job: Callable, goal, images, *rest):
+def _cast(cast: bool, job: Callable, objective, images, *rest):
     with mixed_precision(images) if cast else nullcontext():
-        return job(goal, images, *rest)
+        return job(objective, images, *rest)
 
 
 class _Plain:
-    """A compiled network as a callable: `evaluating` has nothing to flip back, and a flip would compile anew."""
+    """A compiled network as a callable: `eval_mode` has nothing to flip back, and a flip would compile anew."""
 
     def __init__(self, net: Callable):
         self.net = net

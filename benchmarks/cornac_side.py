@@ -17,7 +17,8 @@ PARTS = {"bprmf": {"U": "u_factors", "V": "i_factors", "Bi": "i_biases"},
 
 
 class Scores:
-    """A matrix (U, I) where `vars_core.ranking` expects a recommender, so that both sides are measured alike."""
+    """A matrix (U, I) where `vars_core.recommender.ranking` expects a recommender, so that both sides are measured
+    alike."""
 
     def __init__(self, matrix: np.ndarray):
         self.matrix = matrix

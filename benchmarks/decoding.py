@@ -25,7 +25,7 @@ def draw(folder: str) -> dict:
     import numpy as np
     from PIL import Image
 
-    from vars_core import synthetic
+    from vars_core.data import synthetic
 
     photos, _ = synthetic.draw(DISTINCT, SIDE, np.random.default_rng(0))
     quality = np.random.default_rng(1).integers(*QUALITY, DISTINCT)
@@ -37,7 +37,7 @@ def draw(folder: str) -> dict:
 
 def measure(drawn: str, links: str, cache: str, n: int) -> dict:
     """One run over `n` photos; links are made first where there are none."""
-    from vars_core import decoded
+    from vars_core.data import decoded
 
     files = [Path(links) / f"{row}.jpg" for row in range(n)]
     if not files[0].exists():
@@ -45,7 +45,7 @@ def measure(drawn: str, links: str, cache: str, n: int) -> dict:
         for row, file in enumerate(files):
             file.hardlink_to(Path(drawn) / f"{row % DISTINCT}.jpg")
     before, start = apart.peak(), time.perf_counter()
-    array, bad = decoded.photos(files, SIZE, Path(cache))
+    array, bad = decoded.decode_files(files, SIZE, Path(cache))
     seconds = time.perf_counter() - start
     if bad or array.shape != (n, SIZE, SIZE, 3):
         raise RuntimeError(f"{len(bad)} photos were refused, the first: {bad[:1]}")

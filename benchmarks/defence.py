@@ -22,10 +22,10 @@ from torch import nn
 
 from benchmarks import apart, results
 from benchmarks.turns import alternating, ratio
-from vars_core.classics import JPEG
-from vars_core.detectors import Detector, Score
+from vars_core.detection.detectors import Detector, DetectorScore
 from vars_core.extractor import Extractor
-from vars_core.filters import ConvDenoiser, GlobalViT, conv_of_equal_cost, multiply_adds
+from vars_core.reconstruction.classics import JPEG
+from vars_core.reconstruction.filters import ConvDenoiser, GlobalViT, conv_of_equal_cost, multiply_adds
 from vars_core.runtime import device
 
 SMALL = dict(channels=24, patch=4, width=64, depth=3, heads=2)  # the laptop profile's
@@ -59,24 +59,29 @@ class Detection(nn.Module):
 class Both(nn.Module):
     """Filter and detector, given the features."""
 
-    def __init__(self, purifier: nn.Module, detection: Detection):
+    def __init__(self, image_filter: nn.Module, detection: Detection):
         super().__init__()
-        self.purifier, self.detection = purifier, detection
+        self.image_filter, self.detection = image_filter, detection
 
     def forward(self, images):
-        self.detection.filtered = self.purifier(images)
+        self.detection.filtered = self.image_filter(images)
         return self.detection(images)
 
 
 def networks(side: int, batch: int, extractor: str, shape: dict) -> tuple[dict[str, nn.Module], torch.Tensor]:
     """Everything that is measured at one size, by name; and the photos."""
     torch.manual_seed(0)
-    images, eye, purifier = photos(batch, side), ready(Extractor(extractor)), ready(GlobalViT(**shape))
+    images, eye, image_filter = photos(batch, side), ready(Extractor(extractor)), ready(GlobalViT(**shape))
     detection = Detection(eye.dim, images, images)
-    nets = {extractor: eye, "filter": purifier, "detector": detection, "filter + detector": Both(purifier, detection)}
-    nets["all that a shop runs"] = Score(detection.net, purifier, eye).eval()
+    nets = {
+        extractor: eye,
+        "filter": image_filter,
+        "detector": detection,
+        "filter + detector": Both(image_filter, detection),
+    }
+    nets["all that a shop runs"] = DetectorScore(detection.net, image_filter, eye).eval()
     nets["tiny"] = ready(GlobalViT(**shape | TINY))
-    nets["convolution"] = ready(conv_of_equal_cost(purifier, side))
+    nets["convolution"] = ready(conv_of_equal_cost(image_filter, side))
     return nets | {"jpeg75": JPEG(75)}, images
 
 
@@ -104,7 +109,7 @@ def peak(batch: int, side: int, shape: dict) -> dict:
     GPU of its memory."""
     torch.manual_seed(0)
     eye = ready(Extractor("small_cnn"))
-    defence = Score(ready(Detector(eye.dim)), ready(GlobalViT(**shape)), eye).eval()
+    defence = DetectorScore(ready(Detector(eye.dim)), ready(GlobalViT(**shape)), eye).eval()
     images = photos(batch, side)
     on_gpu = images.device.type == "cuda"
     if on_gpu:
@@ -143,7 +148,7 @@ def growth(options) -> list[dict]:
         needed = {case: apart.call(peak, *case, SMALL)["MB"] for case in cases}
     for batch, side in cases:
         eye = ready(Extractor("small_cnn"))
-        defence = Score(ready(Detector(eye.dim)), ready(GlobalViT(**SMALL)), eye).eval()
+        defence = DetectorScore(ready(Detector(eye.dim)), ready(GlobalViT(**SMALL)), eye).eval()
         found = speeds({"all": defence}, photos(batch, side), max(1, options.repeat // 3))
         rows.append(
             {"side": side, "batch": batch, "ms per photo": 1000 / found["all"].median(), "MB": needed[batch, side]}

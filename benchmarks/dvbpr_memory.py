@@ -89,7 +89,7 @@ def _drawings() -> list[bytes]:
     import numpy as np
     from PIL import Image
 
-    from vars_core import synthetic
+    from vars_core.data import synthetic
 
     made = []
     for photo in synthetic.draw(DRAWINGS, 64, np.random.default_rng(1))[0]:
@@ -101,7 +101,7 @@ def _drawings() -> list[bytes]:
 
 def convert(path: str, out: str) -> dict:
     """Convert the file; counts, seconds and peak memory."""
-    from vars_core import convert
+    from vars_core.data import convert
 
     before, start = apart.peak(), time.perf_counter()
     counts = convert.dvbpr(Path(path), Path(out))
@@ -110,7 +110,7 @@ def convert(path: str, out: str) -> dict:
 
 def check(out: str, items: int) -> dict:
     """Do some of the photos that came out decode? Raises photos.PhotoError."""
-    from vars_core import photos
+    from vars_core.data import photos
 
     for item in {0, items // 2, items - 1}:
         photos.decode(Path(out) / "images" / f"{item}.jpg", 64)

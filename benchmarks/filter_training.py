@@ -17,9 +17,11 @@ import pandas as pd
 import torch
 
 from benchmarks import results, shops
-from vars_core import attacks, filters, params, paths, recovery, training
+from vars_core import params, paths
+from vars_core.attacks import engine
+from vars_core.attacks.objectives import hook
 from vars_core.extractor import Extractor, extract, to_images, to_photos
-from vars_core.objectives import hook
+from vars_core.reconstruction import filters, recovery, training
 from vars_core.runtime import device, generator
 
 BUDGETS = (2, 4, 8)
@@ -50,12 +52,12 @@ class Bench:
     @classmethod
     def of(cls, extractor: Extractor, learnt: np.ndarray, clean: np.ndarray, steps: int = 10) -> "Bench":
         draw = generator(0, "filter training")
-        images, pool = to_images(clean), training.features_of(extractor, learnt)
-        goal = hook(extractor, pool[torch.randint(0, len(pool), (len(clean),), generator=draw).to(pool.device)])
+        images, pool = to_images(clean), training.feature_tensor(extractor, learnt)
+        objective = hook(extractor, pool[torch.randint(0, len(pool), (len(clean),), generator=draw).to(pool.device)])
         found = {}
         for epsilon in BUDGETS:
-            run = lambda goal, batch, e=epsilon: attacks.linf(goal, batch, e, steps=steps, generator=draw)  # noqa: E731
-            found[epsilon] = to_photos(attacks.in_batches(run, goal, images))
+            run = lambda objective, batch, e=epsilon: engine.linf(objective, batch, e, steps=steps, generator=draw)  # noqa: E731
+            found[epsilon] = to_photos(engine.in_batches(run, objective, images))
         return cls(extractor, learnt, clean, found)
 
     def judged(self, model) -> dict:
@@ -63,7 +65,7 @@ class Bench:
         own = extract(self.extractor, self.clean)
 
         def change(photos, through):
-            return recovery.squared(extract(self.extractor, photos, through=through) - own).mean()
+            return recovery.feature_mse(extract(self.extractor, photos, through=through) - own).mean()
 
         kept = {f"recovery, ε = {e}": 1 - change(p, model) / change(p, None) for e, p in self.attacked.items()}
         return {"clean feature change": change(self.clean, model), **kept}

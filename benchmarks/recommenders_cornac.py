@@ -1,7 +1,8 @@
 """Are our BPR-MF and VBPR as good as cornac's, an independent implementation, on real ratings and posters?
 
-Same split, same features, same sizes (20 latent and 20 visual factors); both sides are judged by `vars_core.ranking`
-from their matrix of scores: full ranking, HR@20, NDCG@20, AUC, and AUC among cold items.
+Same split, same features, same sizes (20 latent and 20 visual factors); both sides are judged by
+`vars_core.recommender.ranking` from their matrix of scores: full ranking, HR@20, NDCG@20, AUC, and AUC among cold
+items.
 
     python -m benchmarks.recommenders_cornac --data CATALOGUE --weights squeezenet1_0.safetensors
     python -m benchmarks.recommenders_cornac --data CATALOGUE --weights FILE --tune     # cornac's settings, first
@@ -25,8 +26,10 @@ import pandas as pd
 import torch
 
 from benchmarks import cornac_side, results, shops
-from vars_core import ranking, stats
-from vars_core.recommenders import BPRMF, VBPR
+from vars_core import stats
+from vars_core.recommender import accuracy_metrics
+from vars_core.recommender.bprmf import BPRMF
+from vars_core.recommender.vbpr import VBPR
 
 OURS = SimpleNamespace(
     factors=20, visual_factors=20, epochs=200, batch_size=2048, learning_rate=3e-3, l2=0.01, visual_l2=0.1
@@ -71,7 +74,7 @@ def _best_look(name: str, parts, features, seed: int, looks: int, settings: dict
 
 
 def accuracy(recommender, features, parts, part: str = "test") -> dict[str, float]:
-    values = ranking.accuracy(recommender, features, parts, ks=(20,), part=part)
+    values = accuracy_metrics.full_ranking(recommender, features, parts, ks=(20,), part=part)
     return {metric: float(np.nanmean(values[metric])) for metric in METRICS if not np.isnan(values[metric]).all()}
 
 
@@ -81,7 +84,7 @@ def compared(options, cfg, settings: dict, seed: int) -> dict[tuple[str, str], d
     found = {}
     for name, kind in (("bprmf", BPRMF), ("vbpr", VBPR)):
         model = kind().fit(parts, features, cfg, seed)
-        found[name, "ours"] = ranking.accuracy(model, features, parts, ks=(20,))
+        found[name, "ours"] = accuracy_metrics.full_ranking(model, features, parts, ks=(20,))
         for side, cold_too in SIDES[: 2 if options.cold_known else 1]:
             found[name, side] = _theirs(name, parts, features, settings[name], cold_too, seed, options)
     return found
@@ -98,7 +101,7 @@ def _theirs(name, parts, features, settings: dict, cold_too: bool, seed: int, op
     data = cornac_side.dataset(parts, seen, items, seed)
     model = cornac_side.fit(name, data, settings, settings["epochs"], seed)
     matrix = cornac_side.scores(name, model, seen, items, parts.train.shape)
-    values = ranking.accuracy(cornac_side.Scores(matrix), None, parts, ks=(20,))
+    values = accuracy_metrics.full_ranking(cornac_side.Scores(matrix), None, parts, ks=(20,))
     if not options.quick:
         np.savez_compressed(file, **values)
     return values

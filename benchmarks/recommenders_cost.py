@@ -1,9 +1,10 @@
 """What do VBPR's training and full ranking cost as the catalogue grows? Seconds and peak memory, one process a point.
 
 n items and n users with 10 random interactions each and 64 random features per item, n from 1,000 to 100,000.
-Training is timed per epoch (no looks at validation AUC); full ranking (`vars_core.ranking.accuracy`) over the users,
-where there are more than --most-users over the first so many of them: seconds are then scaled up to all users, memory
-isn't, since ranking goes through users in blocks.
+Training is timed per epoch (no looks at validation AUC); full ranking
+(`vars_core.recommender.accuracy_metrics.full_ranking`) over the users, where there are more than --most-users over
+the first so many of them: seconds are then scaled up to all users, memory isn't, since ranking goes through users in
+blocks.
 
     python -m benchmarks.recommenders_cost
     python -m benchmarks.recommenders_cost --quick
@@ -23,8 +24,10 @@ import pandas as pd
 from scipy import sparse
 
 from benchmarks import results
-from vars_core import paths, ranking, runtime, split
-from vars_core.recommenders import VBPR
+from vars_core import paths, runtime
+from vars_core.data import split
+from vars_core.recommender import accuracy_metrics
+from vars_core.recommender.vbpr import VBPR
 
 DIMENSIONS, PER_USER = 64, 10
 CFG = SimpleNamespace(
@@ -62,7 +65,7 @@ def point(what: str, n: int, most_users: int) -> dict:
         some = split.Split(parts.train[:users], parts.validation[:users], parts.test[:users], parts.cold,
                            parts.cold_positives[:users], {})  # fmt: skip
         start = time.perf_counter()
-        ranking.accuracy(model, features, some, ks=(20,))
+        accuracy_metrics.full_ranking(model, features, some, ks=(20,))
         seconds = (time.perf_counter() - start) * n / users
     return {
         "what": what,

@@ -2,9 +2,10 @@
 
 Training: interactions per second of `fit` with the same features, split and sizes; ours without looks at validation
 AUC (cornac has none) and with them, cornac's with its default batch of 100 and with our batch. Ranking: users per
-second of `vars_core.ranking.accuracy` (HR@20, NDCG@20, AUC, MRR, cold AUC) and of cornac's `ranking_eval` (HR@20,
-NDCG@20, AUC), every item a candidate but the training items. Making cornac's data set isn't counted. One run of each
-in turn, `--repeat` times; ratios are those of medians. How good both are is `recommenders_cornac`'s subject.
+second of `vars_core.recommender.accuracy_metrics.full_ranking` (HR@20, NDCG@20, AUC, MRR, cold AUC) and of cornac's
+`ranking_eval` (HR@20, NDCG@20, AUC), every item a candidate but the training items. Making cornac's data set isn't
+counted. One run of each in turn, `--repeat` times; ratios are those of medians. How good both are is
+`recommenders_cornac`'s subject.
 
     python -m benchmarks.recommenders_speed --data CATALOGUE --weights squeezenet1_0.safetensors
     python -m benchmarks.recommenders_speed --quick
@@ -23,8 +24,8 @@ from cornac.metrics import AUC, NDCG, HitRatio
 from benchmarks import cornac_side, results, shops
 from benchmarks.recommenders_cornac import OURS, best_settings
 from benchmarks.turns import alternating
-from vars_core import ranking
-from vars_core.recommenders import VBPR
+from vars_core.recommender import accuracy_metrics
+from vars_core.recommender.vbpr import VBPR
 
 EPOCHS = {"ours": 5, "cornac": 1}  # of each timed training
 
@@ -65,13 +66,13 @@ def full_ranking(parts, features, cfg, settings, seed: int, repeat: int) -> tupl
     metrics = [AUC(), NDCG(k=20), HitRatio(k=20)]
     said = ranking_eval(theirs, metrics, data, test)[0]
     matrix = cornac_side.scores("vbpr", theirs, seen, items, parts.train.shape)
-    measured = ranking.accuracy(cornac_side.Scores(matrix), None, parts, ks=(20,))
+    measured = accuracy_metrics.full_ranking(cornac_side.Scores(matrix), None, parts, ks=(20,))
     agreement = {
         name: {"cornac": float(a), "ours": float(np.nanmean(measured[name]))}
         for name, a in zip(("auc", "ndcg@20", "hr@20"), said, strict=True)
     }
     jobs = {
-        "ours": (lambda: ranking.accuracy(model, features, parts, ks=(20,)), len(users)),
+        "ours": (lambda: accuracy_metrics.full_ranking(model, features, parts, ks=(20,)), len(users)),
         "cornac": (lambda: ranking_eval(theirs, metrics, data, test), len(users)),
     }
     return alternating(jobs, repeat), agreement

@@ -38,7 +38,7 @@ def write(name: str, table: pd.DataFrame, about: dict, out: Path | None = None, 
 
     `about` holds the settings and the findings; date, machine and package versions are added.
     """
-    from vars_core import timings
+    from vars_core.pipeline import timings
 
     place = folder(name, out)
     markdown = table.to_markdown(index=False, floatfmt=".4g", missingval="–")

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from vars_core import catalogue, extractor, params, paths, runtime, split
+from vars_core import extractor, params, paths, runtime
+from vars_core.data import catalogue, split
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,12 +25,12 @@ from torch import nn
 from benchmarks import results
 from benchmarks.turns import alternating, ratio, seconds_of
 from vars_core import params, paths
-from vars_core.attacks import gradient
+from vars_core.attacks.engine import gradient
+from vars_core.attacks.objectives import FeatureDistance
 from vars_core.extractor import Extractor
-from vars_core.filters import GlobalViT
-from vars_core.objectives import Approach, Through
+from vars_core.reconstruction.filters import GlobalViT
+from vars_core.reconstruction.training import FilterLoss, Trainer
 from vars_core.runtime import device, mixed_precision
-from vars_core.training import FilterLoss, Learner
 
 AS_IT_IS = dict(mixed=True, last=True, fused=True, compiled=False)
 VARIANTS = {
@@ -48,16 +48,16 @@ def jobs_of(cfg: params.Study, *, mixed: bool, last: bool, fused: bool, compiled
     layout = torch.channels_last if last else torch.contiguous_format
     n, side = cfg.reconstruction.batch_size, cfg.data.image_size
     eye = Extractor(cfg.recommender.extractor).to(device(), memory_format=layout).eval().requires_grad_(False)
-    purifier = GlobalViT(**cfg.reconstruction.shape)
-    learner = Learner(purifier, cfg.reconstruction.learning_rate, 1000)
-    purifier.to(memory_format=layout)
-    for module in purifier.modules():
+    image_filter = GlobalViT(**cfg.reconstruction.shape)
+    trainer = Trainer(image_filter, cfg.reconstruction.learning_rate, 1000)
+    image_filter.to(memory_format=layout)
+    for module in image_filter.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = fused
     images = torch.rand(n, 3, side, side).mul(255).round().div(255).to(device(), memory_format=layout)
-    touched = torch.arange(n, device=device()) >= n // 4
+    perturbed = torch.arange(n, device=device()) >= n // 4
     if compiled:
-        eye, purifier.told = torch.compile(eye), torch.compile(purifier.told)
+        eye, image_filter.told = torch.compile(eye), torch.compile(image_filter.told)
     ranking = torch.eye(eye.dim, device=device())
     loss = FilterLoss.weighted(eye, ranking, cfg.reconstruction)
     with torch.no_grad():
@@ -67,15 +67,15 @@ def jobs_of(cfg: params.Study, *, mixed: bool, last: bool, fused: bool, compiled
 
     def attack(features: nn.Module) -> None:
         with autocast(images):
-            gradient(Approach(features, hooks, torch.ones(n, device=device())), images)
+            gradient(FeatureDistance(features, hooks, torch.ones(n, device=device())), images)
 
     def step() -> None:
         with autocast(images):
-            filtered, logit = purifier.told(images)
-            terms = loss(filtered, images, own, touched) | {"gate": loss.gate(logit, touched, touched)}
-        learner.step(sum(terms.values()), 500)
+            filtered, logit = image_filter.forward_with_gate(images)
+            terms = loss(filtered, images, own, perturbed) | {"gate": loss.gate(logit, perturbed, perturbed)}
+        trainer.step(sum(terms.values()), 500)
 
-    through = Through(eye, purifier)
+    through = nn.Sequential(image_filter, eye)
     return {"attack": lambda: attack(eye), "attack through filter": lambda: attack(through), "filter step": step}
 
 

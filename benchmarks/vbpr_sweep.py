@@ -24,8 +24,10 @@ from scipy import sparse
 from torch.nn import functional
 
 from benchmarks import results, shops
-from vars_core import bpr, ranking, runtime
-from vars_core.recommenders import BPRMF, VBPR
+from vars_core import runtime
+from vars_core.recommender import accuracy_metrics, bpr
+from vars_core.recommender.bprmf import BPRMF
+from vars_core.recommender.vbpr import VBPR
 
 BASE = dict(factors=20, visual_factors=20, epochs=60, batch_size=2048, learning_rate=1e-2, l2=0.01, visual_l2=0.3)
 WEIGHTS = dict(user=1.0, item=1.0, bias=1.0, taste=1.0, look=0.3, matrix=0.0, alone=0.0)
@@ -69,9 +71,9 @@ class Swept(VBPR):
         super().__init__()
         self.weights = WEIGHTS | weights
 
-    def difference(self, users, positives, negatives, features):
+    def score_difference(self, users, positives, negatives, features):
         weight, pair = self.weights, torch.stack([positives, negatives])
-        user, taste = functional.embedding(users, self.user), functional.embedding(users, self.taste)
+        user, taste = functional.embedding(users, self.user), functional.embedding(users, self.visual_factors)
         item, bias = functional.embedding(pair, self.item), functional.embedding(pair, self.bias[:, None])[..., 0]
         seen = self._views(pair, features)
         gap = seen[0] - seen[1]
@@ -86,8 +88,8 @@ class Swept(VBPR):
         )
         return bias[0] - bias[1] + (user * (item[0] - item[1])).sum(1) + self.by_photo, penalty
 
-    def error(self, users, positives, negatives, features):
-        loss, penalty = super().error(users, positives, negatives, features)
+    def training_loss(self, users, positives, negatives, features):
+        loss, penalty = super().training_loss(users, positives, negatives, features)
         if self.weights["alone"]:
             loss = loss + self.weights["alone"] * bpr.loss(self.by_photo).mean()
         return loss, penalty
@@ -143,7 +145,7 @@ def measured(variant: dict, parts, features, seed: int, part: str) -> dict:
     start = time.perf_counter()
     model, seen = fitted(variant, parts, features, seed)
     seconds = time.perf_counter() - start
-    values = ranking.accuracy(model, seen, parts, ks=(20,), part=part)
+    values = accuracy_metrics.full_ranking(model, seen, parts, ks=(20,), part=part)
     kept = max(model.history, key=lambda h: h.get("validation_auc", 0))["epoch"]
     return {m: float(np.nanmean(values[m])) for m in METRICS} | {"epoch": kept, "seconds": round(seconds, 1)}
 

@@ -21,9 +21,10 @@ from benchmarks import (
     turns,
     vbpr_sweep,
 )
-from vars_core import extractor, params, ranking
+from vars_core import extractor, params
 from vars_core.extractor import Extractor
-from vars_core.recommenders import VBPR
+from vars_core.recommender import accuracy_metrics
+from vars_core.recommender.vbpr import VBPR
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,9 @@ def test_features_are_standardised_as_the_extractor_does():
 
 def test_toy_split_holds_together(toy):
     parts, features = toy
-    values = ranking.accuracy(VBPR().fit(parts, features, SimpleNamespace(**vbpr_sweep.BASE), 0), features, parts)
+    values = accuracy_metrics.full_ranking(
+        VBPR().fit(parts, features, SimpleNamespace(**vbpr_sweep.BASE), 0), features, parts
+    )
     assert np.nanmean(values["cold_auc"]) > 0.6  # its tastes can be seen
 
 

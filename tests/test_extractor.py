@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from vars_core.attacks import fgsm
+from vars_core.attacks.engine import fgsm
+from vars_core.attacks.objectives import hook
 from vars_core.extractor import Extractor, extract, to_images, to_photos, train_on_categories
-from vars_core.objectives import hook
 from vars_core.runtime import generator
 
 
@@ -85,7 +85,7 @@ def test_save_and_load(model, tmp_path):
     assert again.name == "small_cnn" and not again.training
     assert not any(p.requires_grad for p in again.parameters())
     with safe_open(tmp_path / "f.safetensors", "pt") as file:
-        assert "abc" in file.metadata()["vars"]
+        assert "abc" in file.metadata()["notes"]
     assert [p.name for p in tmp_path.iterdir()] == ["f.safetensors"]
 
 

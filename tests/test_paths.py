@@ -12,19 +12,19 @@ def artefact(folder, name):
 
 def test_in_a_stage_everything_is_under_the_workspace(workspace):
     assert paths.reports() == workspace / "reports"
-    assert paths.out("models/filter") == workspace / "models/filter" and (workspace / "models/filter").is_dir()
+    assert paths.write_to("models/filter") == workspace / "models/filter" and (workspace / "models/filter").is_dir()
     artefact(workspace, "data/prepared")
-    assert paths.inp("data/prepared") == workspace / "data/prepared"
+    assert paths.read_from("data/prepared") == workspace / "data/prepared"
 
 
 def test_by_hand_scratch_is_written_and_read_first(project):
     root = project.root
     assert paths.reports() == root / "scratch/reports"
-    assert paths.out("data/prepared") == root / "scratch/data/prepared"
+    assert paths.write_to("data/prepared") == root / "scratch/data/prepared"
     artefact(root, "models/recommender")
-    assert paths.inp("models/recommender") == root / "models/recommender"
+    assert paths.read_from("models/recommender") == root / "models/recommender"
     artefact(root, "scratch/models/recommender")
-    assert paths.inp("models/recommender") == root / "scratch/models/recommender"
+    assert paths.read_from("models/recommender") == root / "scratch/models/recommender"
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_by_hand_scratch_is_written_and_read_first(project):
 )
 def test_a_missing_artefact_names_the_notebook(project, name, way):
     with pytest.raises(paths.MissingArtefact, match=f"run notebooks/{way}.ipynb first") as caught:
-        paths.inp(name)
+        paths.read_from(name)
     assert "dvc repro" in str(caught.value)
 
 
 def test_an_empty_folder_counts_as_missing(workspace):
-    paths.out("data/prepared")
+    paths.write_to("data/prepared")
     with pytest.raises(paths.MissingArtefact):
-        paths.inp("data/prepared")
+        paths.read_from("data/prepared")
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ FRAME = pd.DataFrame({"attack": ["pgd|x", "fgsm"], "value": [0.123456, None], "n
 @pytest.fixture(autouse=True)
 def _not_simulated():
     yield
-    report.simulated(False)
+    report.mark_simulated(False)
 
 
 def files(workspace):
@@ -49,7 +49,7 @@ def test_a_named_index_becomes_columns(workspace):
 
 
 def test_simulated_feedback_is_said_in_every_caption(workspace):
-    report.simulated(True)
+    report.mark_simulated(True)
     report.table(FRAME, "03_attacks/t", "A table.")
     assert "A table (simulated feedback)" in files(workspace)["tables/03_attacks/t.md"].decode()
 
@@ -110,7 +110,7 @@ def test_bars_stand_at_their_shares_under_readable_names():
     plots.bars(axis, {"none": found, "filter_adaptive": found[::-1]}, ["T0", "T2"])
     assert [bar.get_height() for bar in axis.patches] == [20, 50, 50, 20]
     assert axis.get_legend_handles_labels()[1] == ["none", "filter, adaptive"]
-    assert plots.label("global_vit_adaptive") == "global ViT, adaptive"
+    assert plots.defence_label("global_vit_adaptive") == "global ViT, adaptive"
     plt.close(fig)
 
 
@@ -127,7 +127,7 @@ def test_photo_grids_take_flat_lists_and_rows():
 
 
 def test_captions_of_figures_say_simulated_too(workspace):
-    report.simulated(True)
+    report.mark_simulated(True)
     plots.save(drawn(), "03_attacks/f", "A figure")
     assert files(workspace)["figures/03_attacks/f.txt"] == b"A figure (simulated feedback)\n"
 

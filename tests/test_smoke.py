@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from studies import NOTEBOOKS, leaves, metrics, study
 
-from vars_core import split
+from vars_core.data import split
 
 
 def tree_state():

@@ -1,23 +1,52 @@
-"""Training under way, in a file: interrupted work goes on where it stopped."""
+"""Models in files, and training under way: safetensors with notes as JSON, replaced whole or not at all."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from vars_core import paths
 
-SECONDS = 30  # between two saves; shorter trainings never write
+SECONDS = 30  # between two saves of a training; shorter ones never write
+
+
+def write(path: Path, tensors: dict[str, torch.Tensor], **notes) -> Path:
+    """Write `tensors` by name, and `notes`, which must be plain values, to one safetensors file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return paths.write(path, save(tensors, {"notes": json.dumps(notes)}))
+
+
+def read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(notes, tensors) that `write` wrote. Raises FileNotFoundError, and ValueError for a file of another kind."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = json.loads((file.metadata() or {})["notes"])
+            return notes, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a safetensors file of the study ({error})") from None
+
+
+def fingerprint(*things) -> str:
+    """A hash that changes with any of `things`: arrays and tensors by content, anything else by its `repr`."""
+    digest = hashlib.sha256()
+    for thing in things:
+        if isinstance(thing, torch.Tensor):
+            thing = thing.detach().cpu().numpy()
+        digest.update(np.ascontiguousarray(thing) if isinstance(thing, np.ndarray) else repr(thing).encode())
+    return digest.hexdigest()
 
 
 class Checkpoint:
-    """One safetensors file with tensors by name and notes as JSON, for one training, told apart by its `mark`.
+    """One training under way in one file, known by its `mark`, a `fingerprint` of data, parameters and seed.
 
-    A file of another training (other data, parameters, seed) or a damaged one is ignored, and overwritten.
-    """
+    A file of another training or a damaged one is ignored, and overwritten."""
 
     def __init__(self, path: Path, mark: str):
         self.path, self.mark = Path(path), mark
@@ -26,34 +55,31 @@ class Checkpoint:
     def load(self) -> tuple[dict, dict[str, torch.Tensor]] | None:
         """(notes, tensors) of the last save, or None."""
         try:
-            with safe_open(self.path, framework="pt") as file:
-                notes = json.loads((file.metadata() or {}).get("training", "{}"))
-                if notes.pop("mark", None) != self.mark:
-                    return None
-                return notes, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError, ValueError):
+            notes, tensors = read(self.path)
+        except (FileNotFoundError, ValueError):
             return None
+        return (notes, tensors) if notes.pop("mark", None) == self.mark else None
 
     def due(self) -> bool:
+        """Whether the last save is long enough ago."""
         return time.monotonic() - self._saved >= SECONDS
 
     def save(self, notes: dict, tensors: dict[str, torch.Tensor]) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        paths.write(self.path, save(tensors, {"training": json.dumps(notes | {"mark": self.mark})}))
+        write(self.path, tensors, **notes, mark=self.mark)
         self._saved = time.monotonic()
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
 
 
-def packed(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """What the optimiser remembers, as flat names and tensors."""
     state = optimiser.state_dict()["state"]
     return {f"optimiser.{number}.{key}": value for number, kept in state.items() for key, value in kept.items()}
 
 
-def unpack(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Give the optimiser back what `packed` took."""
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Give the optimiser back what `optimiser_tensors` took."""
     state: dict[int, dict] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):

@@ -4,17 +4,17 @@
 attacked *after* mean/std normalisation spent budgets of 0.92 grey levels and called them 4.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from vars_core import checkpoint
 from vars_core.runtime import device, progress
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -163,18 +163,13 @@ class Extractor(nn.Module):
         self.feature_std.copy_(std.clamp_min(0.05 * std.median().clamp_min(1e-6)))
 
     def save(self, file: Path, **metadata: str) -> None:
-        meta = {"extractor": self.name, **metadata}
-        tensors = {k: v.contiguous() for k, v in self.state_dict().items()}
-        temporary = file.with_suffix(".part")
-        save_file(tensors, temporary, {"vars": json.dumps(meta)})
-        temporary.replace(file)
+        checkpoint.write(file, self.state_dict(), extractor=self.name, **metadata)
 
     @classmethod
     def load(cls, file: Path) -> "Extractor":
-        with safe_open(file, "pt") as handle:
-            meta = json.loads(handle.metadata()["vars"])
-        model = cls(meta["extractor"])
-        model.load_state_dict(load_file(file))
+        notes, tensors = checkpoint.read(file)
+        model = cls(notes["extractor"])
+        model.load_state_dict(tensors)
         return model.to(device()).eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 

@@ -9,6 +9,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
+from vars_core.errors import InputError
+
 Count = Annotated[int, Field(ge=1)]
 Several = Annotated[int, Field(ge=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -20,7 +22,7 @@ Epsilons = Annotated[list[Epsilon], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1)]
 
 
-class ParameterError(ValueError):
+class ParameterError(InputError, ValueError):
     """The parameter file is wrong; the message has one line per problem."""
 
 

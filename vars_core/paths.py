@@ -10,7 +10,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-WRITER = {
+from vars_core.errors import InputError
+
+ARTEFACTS = {
     "data/prepared": "01_data",
     "models/recommender": "02_recommender",  # VBPR and what it sees: what later notebooks attack
     "models/victims": "02_recommender",  # the others
@@ -21,11 +23,8 @@ WRITER = {
 }
 
 
-class MissingArtefact(FileNotFoundError):
+class MissingArtefact(InputError, FileNotFoundError):
     """An artefact of an earlier notebook is not there; the message says what to run."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def root() -> Path:
@@ -50,19 +49,19 @@ def reports() -> Path:
     return _made(Path(staged) if staged else (workspace() or scratch()) / "reports")
 
 
-def out(name: str) -> Path:
+def write_to(name: str) -> Path:
     """Folder to write an artefact such as "models/filter" to; made if need be."""
     return _made((workspace() or scratch()) / name)
 
 
-def inp(name: str) -> Path:
+def read_from(name: str) -> Path:
     """An existing artefact such as "data/prepared". Raises MissingArtefact, naming the notebook to run."""
     places = [workspace()] if workspace() else [root() / "scratch", root()]
     for place in places:
         found = place / name
         if found.is_file() or (found.is_dir() and any(found.iterdir())):
             return found
-    writer = next((w for a, w in WRITER.items() if name == a or name.startswith(a + "/")), None)
+    writer = next((w for a, w in ARTEFACTS.items() if name == a or name.startswith(a + "/")), None)
     stage = writer.split("_", 1)[1] if writer else None
     way = f"run notebooks/{writer}.ipynb first, or `dvc repro {stage}`" if writer else "no notebook makes it"
     raise MissingArtefact(f"{name} is missing: {way} (looked in {' and '.join(p.name or str(p) for p in places)})")

@@ -110,7 +110,7 @@ def save(fig: Figure, name: str, caption: str) -> None:
     plt.close(fig)
 
 
-def label(name: str) -> str:
+def defence_label(name: str) -> str:
     """A defence's name as a figure shows it: "filter, adaptive" for filter_adaptive, "global ViT" for global_vit."""
     return name.replace("_adaptive", ", adaptive").replace("_vit", " ViT")
 
@@ -122,7 +122,7 @@ def bars(axis: Axes, groups: Mapping[str, Sequence], labels: Sequence) -> None:
     for place, (name, found) in enumerate(groups.items()):
         x = np.arange(len(labels)) + width * (place - (len(groups) - 1) / 2)
         value, low, high = 100 * np.array([[f.value, f.ci_low, f.ci_high] for f in found]).T
-        axis.bar(x, value, 0.94 * width, color=DEFENCE_COLOURS[name], label=label(name))
+        axis.bar(x, value, 0.94 * width, color=DEFENCE_COLOURS[name], label=defence_label(name))
         axis.errorbar(x, value, np.abs([value - low, high - value]), fmt="none", color="0.25", linewidth=1)
     axis.set(xticks=range(len(labels)), xticklabels=labels)
 

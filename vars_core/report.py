@@ -15,7 +15,7 @@ ABSENT = "–"
 _simulated = False
 
 
-def simulated(flag: bool) -> None:
+def mark_simulated(flag: bool) -> None:
     """From here on every caption says that the feedback is simulated (or no longer does)."""
     global _simulated
     _simulated = bool(flag)
@@ -62,17 +62,17 @@ def answer(stage: str, question: str, answer: str) -> None:
     """Write the notebook's question and its answer (with a number) for the README's table, and show them."""
     content = {"question": question, "answer": answer}
     paths.write(paths.reports() / "tables" / stage / "answer.json", _json(content))
-    say(f"**{question}** {answer}")
+    text(f"**{question}** {answer}")
 
 
-def say(text: str) -> None:
+def text(text: str) -> None:
     """Show Markdown under the cell, for readings that interpolate the numbers above."""
     from IPython.display import Markdown, display
 
     display(Markdown(text))
 
 
-def significant(value: float, digits: int = DIGITS) -> float:
+def round_significant(value: float, digits: int = DIGITS) -> float:
     """`value` to so many significant digits."""
     return float(f"{value:.{digits}g}")
 
@@ -88,7 +88,7 @@ def _plain_index(df: pd.DataFrame) -> bool:
 
 def _rounded(value):
     if isinstance(value, (float, np.floating)) and math.isfinite(value):
-        return significant(float(value))
+        return round_significant(float(value))
     return value
 
 
@@ -132,7 +132,7 @@ def _metric(value, key: str):
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real) and math.isfinite(value):
-        return significant(float(value))
+        return round_significant(float(value))
     raise ValueError(f"metric {key} is {value!r}: leave out what a run cannot give, write numbers otherwise")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import special
+from scipy import stats as distributions
 
 _BLOCK = 250  # resamples weighted at once: bounds memory at 250 × users
 
@@ -27,7 +27,7 @@ def resampled_means(*arms, n: int = 1000, rng=0) -> np.ndarray:
     """Means of each arm under the same n bootstrap resamples: (len(arms), n).
 
     An arm is (users,) or (users, items), NaN = left out; all arms have one shape. Rows are resampled, and of
-    a matrix the columns too; a matrix is averaged over users first, then over items, as `ranking.item_mean`.
+    a matrix the columns too; a matrix is averaged over users first, then over items, as `attack_metrics.item_mean`.
     Any statistic of several arms (a difference, a ratio) can be computed from the result, paired.
     """
     arms = [np.asarray(arm, float) for arm in arms]
@@ -81,30 +81,26 @@ def bootstrap_p(values, paired, n: int = 2000, rng=0) -> float:
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of k successes in n trials. Wilson 1927."""
-    if n < 1 or not 0 <= k <= n:
-        raise ValueError(f"{k} successes of {n} trials are not possible")
-    z = special.ndtri((1 + level) / 2)
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
-    return 0.0 if k == 0 else float(centre - half), 1.0 if k == n else float(centre + half)
+    """Wilson score interval of k successes in n trials. Wilson 1927. Raises ValueError unless 0 ≤ k ≤ n, n ≥ 1."""
+    interval = distributions.binomtest(k, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def rate(k: int, n: int) -> str:
+def rate_text(k: int, n: int) -> str:
     """A rate as a reader should see it: "≤ 3/n" for none of n (the rule of three), else per cent."""
     return f"≤ 3/{n}" if k == 0 else f"{k / n:.1%}"
 
 
 def mean_ci(values, level: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of the mean of a few independent values, such as seeds."""
+    """Student's t interval of the mean of a few independent values, such as seeds; of one value that value."""
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     if not len(values):
         raise ValueError("no values to average")
-    if len(values) == 1:
+    if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    half = special.stdtrit(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    low, high = distributions.t.interval(level, len(values) - 1, values.mean(), distributions.sem(values))
+    return float(low), float(high)
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:

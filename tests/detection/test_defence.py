@@ -1,0 +1,215 @@
+"""Filter and detector as one thing: joint fitting, calibration, screening, files."""
+
+import copy
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+from toys import extractor, loss, smooth_photos
+
+from vars_core import params
+from vars_core.detection.calibration import conformal_threshold
+from vars_core.detection.defence import Defence, train_jointly
+from vars_core.detection.detectors import Detector, score_photos
+from vars_core.extractor import Extractor, to_images, to_photos
+from vars_core.reconstruction.filters import ConvDenoiser, GlobalViT, WindowedViT, load_filter, save_filter
+from vars_core.reconstruction.online_attacks import OnlineAttacks
+from vars_core.runtime import generator
+
+__all__ = ["extractor"]  # a fixture
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+
+
+def awake(model):
+    nn.init.normal_(model.out.weight, std=0.1)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def defence(extractor):
+    torch.manual_seed(0)
+    image_filter = awake(GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2))
+    detector = Detector(extractor(torch.zeros(1, 3, 16, 16)).shape[1]).eval().requires_grad_(False)
+    made = Defence(image_filter, detector, extractor)
+    made.calibrate(smooth_photos(120, seed=3))
+    return made
+
+
+def test_calibration_uses_the_conformal_quantile_of_clean_score_photos(defence):
+    clean = score_photos(defence.score, smooth_photos(120, seed=3))
+    assert defence.thresholds == {"1": conformal_threshold(clean, 0.01), "5": conformal_threshold(clean, 0.05)}
+    assert (clean > defence.thresholds["5"]).mean() <= 0.05
+
+
+def test_screen(defence):
+    photos = smooth_photos(150, seed=4)
+    filtered, score, flagged = defence.screen(photos, "5")
+    assert filtered.shape == photos.shape and filtered.dtype == np.uint8
+    assert score.shape == flagged.shape == (150,) and flagged.dtype == bool
+    assert (score == score_photos(defence.score, photos)).all()
+    assert (flagged == (score > defence.thresholds["5"])).all()
+    with torch.no_grad():
+        assert np.abs(to_photos(defence.image_filter(to_images(photos))).astype(int) - filtered).max() <= 1
+    with pytest.raises(KeyError):
+        defence.screen(photos, "2")
+    with pytest.raises(KeyError):
+        Defence(defence.image_filter, defence.detector, defence.extractor).screen(photos)
+
+
+def test_an_uncalibratable_rate_flags_nothing(defence):
+    defence.calibrate(smooth_photos(20, seed=3))
+    assert defence.thresholds["1"] == np.inf
+    assert not defence.screen(smooth_photos(9))[2].any()
+
+
+def test_save_and_load(defence, extractor, tmp_path):
+    photos = smooth_photos(20, seed=4)
+    defence.save(tmp_path, fingerprint="abc")
+    again = Defence.load(tmp_path, extractor)
+    np.testing.assert_allclose(score_photos(again.score, photos), score_photos(defence.score, photos), atol=1e-5)
+    assert again.thresholds == defence.thresholds
+    assert np.abs(again.screen(photos)[0].astype(int) - defence.screen(photos)[0]).max() <= 1
+    assert not any(p.requires_grad for m in (again.image_filter, again.detector) for p in m.parameters())
+
+
+def test_a_defence_is_loaded_behind_its_own_extractor_only(defence, extractor, tmp_path):
+    defence.save(tmp_path)
+    other = copy.deepcopy(extractor)
+    with torch.no_grad():
+        next(other.parameters())[0] += 1e-3  # as many features, nearly the same
+    with pytest.raises(ValueError, match="fitted with another extractor"):
+        Defence.load(tmp_path, other)
+    assert Defence.load(tmp_path, copy.deepcopy(extractor)).thresholds == defence.thresholds
+
+
+# Trap: torch pickles run code on load.
+def test_files_are_safetensors_and_json(defence, tmp_path):
+    defence.save(tmp_path, fingerprint="abc")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "filter.safetensors", "detector.safetensors", "defence.json"
+    }  # fmt: skip
+    for path in tmp_path.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            assert len(list(file.keys()))
+    for path in tmp_path.glob("*.json"):
+        assert json.loads(path.read_text())["fingerprint"] == "abc"
+
+
+def test_infinite_thresholds_survive_a_file(defence, extractor, tmp_path):
+    defence.calibrate(smooth_photos(20, seed=3))
+    defence.save(tmp_path)
+    assert Defence.load(tmp_path, extractor).thresholds == defence.thresholds
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2),
+        lambda: WindowedViT(channels=4, patch=4, width=8, depth=2, heads=2),
+        lambda: ConvDenoiser(channels=4, width=8, depth=1),
+    ],
+)
+def test_filters_are_saved_with_their_settings(make, tmp_path):
+    torch.manual_seed(0)
+    model, images = awake(make()), to_images(smooth_photos(3))
+    save_filter(model, tmp_path / "f.safetensors")
+    again = load_filter(tmp_path / "f.safetensors")
+    assert type(again) is type(model) and again.settings == model.settings
+    torch.testing.assert_close(again(images), model(images), atol=1e-6, rtol=1e-5)
+
+
+def test_joint_fitting_moves_filter_and_detector_but_not_the_extractor(defence, extractor):
+    def copy(module):
+        return {k: v.clone() for k, v in module.state_dict().items()}
+
+    parts = {"filter": defence.image_filter, "detector": defence.detector, "extractor": extractor}
+    before = {name: copy(module) for name, module in parts.items()}
+    cfg = SimpleNamespace(batch_size=8, learning_rate=3e-3, joint_learning_rate=3e-3, temperature=0.1)
+    attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
+    history = train_jointly(defence, loss(extractor), smooth_photos(16), cfg, attack, steps=3, generator=generator(0))
+    moved = {n: any(not torch.equal(v, before[n][k]) for k, v in m.state_dict().items()) for n, m in parts.items()}
+    assert moved == {"filter": True, "detector": True, "extractor": False}
+    assert np.isfinite(history.to_numpy()).all() and len(history) == 3
+    assert not defence.image_filter.training and not any(p.requires_grad for p in defence.image_filter.parameters())
+    assert all(p.grad is None for p in extractor.parameters())
+
+
+def test_joint_fitting_weighs_attacked_and_honest_photos_as_the_filters_training_does(
+    defence, extractor, monkeypatch
+):
+    """Two of three views are honest: counted as they come they would teach the filter to leave attacks alone."""
+
+    class OneForTouchedTenForHonest:
+        def __call__(self, filtered, target, own, perturbed):
+            assert perturbed.all() or not perturbed.any()
+            return {"pixel": 0 * filtered.sum() + (1.0 if perturbed.all() else 10.0)}
+
+        def gate(self, logit, perturbed, attacked):
+            """Told to shut for edited photos too, the gate would take faint attacks for edits."""
+            assert len(logit) == 24 and not perturbed[:8].any() and perturbed[8:].all()
+            assert attacked.sum() == 8 and perturbed[attacked].all()
+            return torch.tensor(100.0)
+
+    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1)
+    attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
+    args = (OneForTouchedTenForHonest(), smooth_photos(16), cfg, attack)
+    history = train_jointly(defence, *args, steps=2, generator=generator(0))
+    assert history["filter"].tolist() == pytest.approx([100 + 3 / 4 * 1 + 1 / 4 * 10] * 2)
+
+
+def test_a_share_of_the_joint_attacks_is_made_through_the_filter(defence, extractor, monkeypatch):
+    seen, genuine = [], OnlineAttacks.attack
+
+    def noted(self, images, own, features=None):
+        seen.append((len(images), None if features is None else features[0]))
+        return genuine(self, images, own, features)
+
+    monkeypatch.setattr(OnlineAttacks, "attack", noted)
+    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1)
+    attack = SimpleNamespace(epsilons=[4], attack_steps=1)
+    for knowing, calls in (
+        (0.0, [(8, None)]),
+        (0.5, [(4, defence.image_filter), (4, None)]),
+        (1.0, [(8, defence.image_filter)]),
+    ):
+        seen.clear()
+        train_jointly(
+            defence,
+            loss(extractor),
+            smooth_photos(8),
+            cfg,
+            attack,
+            steps=1,
+            generator=generator(0),
+            adaptive_share=knowing,
+        )
+        assert seen == calls
+
+
+def test_fit_makes_a_calibrated_defence_without_a_recommender():
+    torch.manual_seed(0)
+    net, photos = Extractor("small_cnn"), smooth_photos(48)
+    net.freeze_scaler(photos)
+    net = net.eval().requires_grad_(False)
+    before = torch.random.get_rng_state()
+    shape = dict(patch=8, width=8, depth=1, heads=2, channels=4)
+    reconstruction = params.Reconstruction(**shape, steps=3, batch_size=8, epsilons=[8], attack_steps=1)
+    detection = params.Detection(steps=2, joint_steps=2, batch_size=8)
+    setup = (net, photos, smooth_photos(120, seed=3), reconstruction, detection)
+    made, again, other = (Defence.fit(*setup, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert set(made.thresholds) == {"1", "5"} and made.size == 16
+    filtered, score, _ = made.screen(photos)
+    assert filtered.shape == photos.shape and (score == again.screen(photos)[1]).all()
+    assert (score != other.screen(photos)[1]).any()
+    assert not torch.equal(made.image_filter.out.weight, torch.zeros_like(made.image_filter.out.weight))
+    kept = Defence.fit(*setup, seed=0, image_filter=made.image_filter)
+    assert kept.image_filter is made.image_filter

@@ -1,0 +1,137 @@
+"""Notebooks as files, and the rules the seven follow."""
+
+import ast
+
+import nbformat
+import pytest
+from conftest import ROOT
+from imports import cells
+
+from vars_core import params
+from vars_core.pipeline import notebooks, stages
+
+SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SMOKE = params.load(ROOT / "profiles/smoke.yaml")
+each = pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+
+
+def executed():
+    v4 = nbformat.v4
+    outputs = [
+        v4.new_output("stream", name="stdout", text="<object at 0x7f00deadbeef> in /home/me/p/"),
+        v4.new_output("stream", name="stderr", text="a warning"),
+        v4.new_output("stream", name="stdout", text="reports: /home/me/p/scratch/staging/x/t.csv\n"),
+        v4.new_output("display_data", data={notebooks.WIDGET: {"model_id": "1"}, "text/plain": "bar"}),
+        v4.new_output("display_data", data={"image/png": "AAAA", "text/plain": "<Figure at 0x7f00deadbeef>"}),
+        v4.new_output("execute_result", data={"text/plain": "1"}, execution_count=9),
+    ]
+    cells = [
+        v4.new_markdown_cell("text", metadata={"collapsed": True}),
+        v4.new_code_cell(
+            "1", execution_count=7, outputs=outputs, metadata={"execution": {"t": "now"}, "tags": ["a"]}
+        ),
+        v4.new_code_cell("skipped", metadata={"tags": ["skip-execution"]}),
+        v4.new_code_cell("seed = 0", execution_count=9, metadata={"tags": ["injected-parameters"]}),
+    ]
+    return v4.new_notebook(cells=cells, metadata={"papermill": {"start_time": "now"}, "widgets": {"state": {}}})
+
+
+def test_canonical_keeps_only_what_the_code_says():
+    places = {"/home/me/p": ".", "/home/me/p/scratch/staging/x": "reports"}
+    found = notebooks.canonical(executed(), places)
+    _, cell, skipped, injected = found.cells
+    assert (cell.execution_count, skipped.execution_count, injected.execution_count) == (1, None, 2)
+    assert cell.outputs[0].text == "<object> in ./reports: reports/t.csv\n"
+    assert [o.output_type for o in cell.outputs] == ["stream", "display_data", "execute_result"]
+    assert cell.outputs[1].data == {"image/png": "AAAA", "text/plain": "<Figure>"}
+    assert cell.outputs[2].execution_count == 1
+    assert injected.id == "injected-parameters" and cell.metadata == {"tags": ["a"]}
+    assert set(found.metadata) == {"kernelspec", "language_info"}
+    text = notebooks.text(found)
+    assert "now" not in text and text == notebooks.text(notebooks.canonical(found, places))
+    nbformat.validate(found)
+
+
+def test_strip_in_place_check_and_student_copies(tmp_path, capsys):
+    path = tmp_path / "01_x.ipynb"
+    notebook = executed()
+    notebook.cells.append(nbformat.v4.new_code_cell("answer = 42", metadata={"tags": ["solution"]}))
+    nbformat.write(notebook, path)
+    assert notebooks.main(["strip", "--check", str(path)]) == 1
+    assert "not stripped" in capsys.readouterr().err
+    assert notebooks.main(["strip", str(path)]) == 0
+    assert notebooks.main(["strip", "--check", str(path)]) == 0
+    found = nbformat.read(path, 4)
+    assert all(not c.get("outputs") and c.get("execution_count") is None for c in found.cells)
+    assert "answer = 42" in path.read_text()
+    assert notebooks.main(["student", str(path), "--to", str(tmp_path / "s")]) == 0
+    assert "answer = 42" not in (tmp_path / "s/01_x.ipynb").read_text()
+
+
+def test_what_is_no_notebook_is_named(tmp_path, capsys):
+    (tmp_path / "a.ipynb").write_text("{")
+    assert notebooks.main(["strip", str(tmp_path / "a.ipynb")]) == 1
+    assert "a.ipynb is not a notebook" in capsys.readouterr().err
+
+
+def test_there_are_seven():
+    assert [p.stem for p in SOURCES] == [s.notebook for s in stages.stages(ROOT)]
+
+
+@each
+def test_no_outputs(path):
+    assert path.read_text() == notebooks.text(notebooks.stripped(notebooks.read(path)))
+
+
+@each
+def test_definitions_have_at_most_ten_lines(path):
+    for tree in cells(path):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                assert node.end_lineno - node.lineno < 10, node.name
+
+
+@each
+def test_the_parameters_cell_holds_the_smoke_values(path):
+    cells = [c for c in notebooks.read(path).cells if "parameters" in notebooks.tags(c)]
+    assert len(cells) == 1, "one cell is tagged `parameters`"
+    values = {}
+    exec(cells[0].source, values)
+    stage = next(s for s in stages.stages(ROOT) if s.notebook == path.stem)
+    assert notebooks.sections(path) == stage.sections
+    for section in stage.sections:
+        assert values[section] == SMOKE[section], section
+
+
+@each
+def test_at_least_two_exercises_with_solutions(path):
+    cells = notebooks.read(path).cells
+    exercises = [c for c in cells if "exercise" in notebooks.tags(c)]
+    assert sum("Try it" in c.source for c in exercises) >= 2
+    assert sum("solution" in notebooks.tags(c) for c in cells) >= 2
+    assert all("skip-execution" in notebooks.tags(c) for c in exercises if c.cell_type == "code")
+
+
+@each
+def test_it_opens_and_closes_as_the_others(path):
+    cells = notebooks.read(path).cells
+    number = path.stem.split("_")[0]
+    opening = cells[0].source
+    assert opening.startswith(f"# {int(number)} · ") and "*Reads*" in opening
+    assert "*writes*" in opening and "*takes*" in opening
+    text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    for heading in ("What we found", "Try it", "References"):
+        assert heading in text, heading
+    code = "\n".join(c.source for c in cells if c.cell_type == "code")
+    assert "report.answer(" in code and "report.metrics(" in code
+
+
+@each
+def test_no_bare_relative_paths(path):
+    calls = [node for tree in cells(path) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in calls:
+        name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+        literal = call.args and isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+        assert not (literal and name in ("open", "Path", "read_csv", "imread")), (
+            f"{name}: use paths.read_from or paths.write_to"
+        )

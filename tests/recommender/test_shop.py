@@ -1,0 +1,29 @@
+"""Ranks and exposure in a toy shop."""
+
+import numpy as np
+import pytest
+from toys import ITEMS, extractor, shop
+
+from vars_core.recommender.shop import Shop
+
+__all__ = ["extractor", "shop"]  # fixtures
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+    monkeypatch.setenv("VARS_QUIET", "1")
+
+
+def test_untouched_photos_have_the_clean_ranks(shop):
+    clean = shop.ranks(ITEMS)
+    assert np.array_equal(shop.ranks(ITEMS, shop.photos(ITEMS)), clean, equal_nan=True)
+    scores = shop.recommender.scores(shop.reporting_users, shop.features).numpy()
+    for row, user in enumerate(shop.reporting_users[:5]):
+        rivals = np.setdiff1d(np.flatnonzero(~shop.split.train[[user]].toarray()[0]), ITEMS[1])
+        assert clean[row, 1] == 1 + (scores[row, rivals] >= scores[row, ITEMS[1]]).sum()
+
+
+def test_owners_are_left_out(shop):
+    everyone = Shop(**{**vars(shop), "reporting_users": np.arange(40)})
+    assert np.isnan(everyone.exposed(ITEMS)[0]).tolist() == [True, False, False]

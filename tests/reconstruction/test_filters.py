@@ -1,0 +1,193 @@
+"""Filters: the identity before training, global reach, equal cost, the classics on the 8-bit grid."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+
+from vars_core.extractor import to_images, to_photos
+from vars_core.reconstruction.classics import JPEG, BitDepth, GaussianBlur, Median, TotalVariation, classics
+from vars_core.reconstruction.filters import (
+    ConvDenoiser,
+    GlobalViT,
+    WindowedViT,
+    conv_of_equal_cost,
+    load_filter,
+    multiply_adds,
+    save_filter,
+    windowed_of_equal_cost,
+)
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+
+
+def images(n=2, side=32, seed=0):
+    photos = np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), np.uint8)
+    return to_images(photos)
+
+
+def vit(**options):
+    torch.manual_seed(0)
+    return GlobalViT(channels=6, patch=8, width=16, depth=1, heads=2, **options)
+
+
+def conv(**options):
+    torch.manual_seed(0)
+    return ConvDenoiser(channels=6, width=16, depth=1, **options)
+
+
+def windowed():
+    torch.manual_seed(0)
+    return WindowedViT(channels=6, patch=8, width=16, depth=2, heads=2)
+
+
+def awake(model):
+    """The last convolution starts at zero; give it weights."""
+    nn.init.normal_(model.out.weight)
+    return model
+
+
+@pytest.mark.parametrize("make", [vit, conv, windowed])
+@pytest.mark.parametrize("shape", [(32, 32), (16, 40)])
+def test_an_untrained_filter_is_the_identity_bit_for_bit(make, shape):
+    shown = images(2, 40)[:, :, : shape[0], : shape[1]]
+    assert torch.equal(make()(shown), shown)
+    assert torch.equal(make().train()(shown), shown)
+
+
+@pytest.mark.parametrize("make", [vit, conv, windowed])
+def test_an_untrained_filter_learns_at_once(make):
+    model = make()
+    (model(images()) - 0.5).square().mean().backward()
+    assert model.out.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("make", [vit, conv, windowed])
+def test_output_is_an_image_and_two_passes_agree(make):
+    model = awake(make()).eval()
+    with torch.no_grad():
+        filtered = model(images())
+        assert torch.equal(model(images()), filtered)
+    assert filtered.shape == (2, 3, 32, 32) and filtered.min() >= 0 and filtered.max() <= 1
+    assert not torch.equal(filtered, images())
+
+
+def test_clipped_pixels_keep_their_gradient():
+    """Else an adaptive attacker sees zero gradient on white photos: masking by accident."""
+    model = vit()
+    nn.init.constant_(model.out.bias, 0.5)
+    white = torch.ones(1, 3, 8, 8, requires_grad=True)
+    filtered = model(white)
+    assert (filtered == 1).all()
+    filtered.sum().backward()
+    assert (white.grad != 0).all()
+
+
+def far_change(model):
+    """How much the last 8 × 8 pixels of the output change with the first 8 × 8 of the input."""
+    model = awake(model).eval()
+    before = images(1, 64)
+    after = before.clone()
+    after[:, :, :8, :8] = 1 - after[:, :, :8, :8]
+    with torch.no_grad():
+        change = (model(after) - model(before)).abs()
+    assert change[:, :, :8, :8].max() > 0
+    return change[:, :, -8:, -8:].max()
+
+
+def test_attention_is_global_and_convolution_is_not():
+    assert far_change(vit(gated=False)) > 0
+    assert far_change(conv(gated=False)) == 0
+
+
+def test_a_gate_can_be_taken_out_for_good(tmp_path):
+    model, shown = awake(vit()).eval(), images()
+    with torch.no_grad():
+        gated = model(shown)
+        model.remove_gate()
+        opened, logit = model.forward_with_gate(shown)
+        assert logit is None and (opened - shown).abs().sum() > (gated - shown).abs().sum()
+        save_filter(model, tmp_path / "open.safetensors")
+        assert torch.equal(load_filter(tmp_path / "open.safetensors").cpu()(shown), opened)
+
+
+def test_the_gate_sees_the_whole_image_and_may_close():
+    assert far_change(conv()) > 0
+    model, shown = awake(vit()).eval(), images()
+    with torch.no_grad():
+        opened = model(shown)
+        model.gate[-1].bias.fill_(-200.0)  # sigmoid is 0 then
+        assert torch.equal(model(shown), shown) and not torch.equal(opened, shown)
+    assert vit(gated=False).gate is None and vit(gated=False).forward_with_gate(shown)[1] is None
+    assert model.forward_with_gate(shown)[1].shape == (2,)
+
+
+def test_windows_see_no_further_than_windows():
+    """Patches of 4 in windows of 4: one block reaches 16 pixels, a shifted one half a window more."""
+    torch.manual_seed(0)
+    model = WindowedViT(channels=6, patch=4, width=16, depth=2, heads=2, gated=False)
+    assert far_change(model) == 0
+
+
+@pytest.mark.parametrize(("make", "patch"), [(vit, 8), (conv, 4)])
+def test_sides_that_are_no_multiple_of_the_patch_are_refused(make, patch):
+    with pytest.raises(ValueError, match=f"multiples of {patch}"):
+        make()(images(1, 34))
+
+
+@pytest.mark.parametrize(
+    ("settings", "side"),
+    [
+        (dict(channels=24, patch=8, width=128, depth=4, heads=4), 64),  # the laptop profile
+        (dict(channels=8, patch=8, width=32, depth=1, heads=2), 32),  # the smoke profile
+    ],
+)
+def test_the_rival_costs_the_same(settings, side):
+    ours = GlobalViT(**settings)
+    rival = conv_of_equal_cost(ours, side)
+    assert isinstance(rival, ConvDenoiser)
+    assert multiply_adds(rival, side) == pytest.approx(multiply_adds(ours, side), rel=0.05)
+    windows = windowed_of_equal_cost(ours, side)
+    assert windows.settings["depth"] == ours.settings["depth"]
+    assert multiply_adds(windows, side) == pytest.approx(multiply_adds(ours, side), rel=0.15)  # widths come in steps
+
+
+def test_multiply_adds_of_a_convolution():
+    assert multiply_adds(nn.Conv2d(3, 5, 3, padding=1), 16) == 16 * 16 * 3 * 5 * 9
+
+
+# Trap: float, unclipped images; the shop serves 8-bit ones.
+@pytest.mark.parametrize("name", ["none", "jpeg50", "jpeg75", "jpeg90", "median", "bits3", "bits5"])
+def test_classics_stay_on_the_grid(name):
+    shown = images()
+    filtered = classics()[name](shown)
+    assert filtered.shape == shown.shape and filtered.dtype == torch.float32
+    torch.testing.assert_close(filtered, to_images(to_photos(filtered)), atol=1e-6, rtol=0)
+    assert torch.equal(filtered, shown) == (name == "none")
+
+
+def test_median_and_bit_depth_do_what_they_say():
+    shown = images(1, 16)
+    expected = ndimage.median_filter(shown[0].numpy(), size=(1, 3, 3))
+    torch.testing.assert_close(Median()(shown)[0, :, 1:-1, 1:-1], torch.from_numpy(expected)[:, 1:-1, 1:-1])
+    assert len(BitDepth(3)(shown).unique()) == 8
+    assert torch.equal(BitDepth(8)(shown), shown)
+
+
+@pytest.mark.parametrize("arm", [GaussianBlur(0.8), TotalVariation(0.1)])
+def test_smoothing_keeps_flat_photos_and_takes_noise_away(arm):
+    flat, shown = torch.full((2, 3, 16, 16), 0.4), images(2, 16)
+    torch.testing.assert_close(arm(flat), flat, atol=1e-4, rtol=0)
+    smooth = arm(shown)
+    assert smooth.shape == shown.shape and smooth.dtype == torch.float32 and 0 <= smooth.min() <= smooth.max() <= 1
+    assert smooth.std() < 0.8 * shown.std()
+
+
+def test_jpeg_quality_orders_the_damage():
+    smooth = to_images(ndimage.gaussian_filter(to_photos(images(2, 32)).astype(float), (0, 3, 3, 0)).astype(np.uint8))
+    damage = [(JPEG(quality)(smooth) - smooth).abs().mean() for quality in (10, 50, 95)]
+    assert damage[0] > damage[1] > damage[2]

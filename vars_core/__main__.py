@@ -1,0 +1,167 @@
+"""`vars`: the study from the command line. `python -m vars_core` does the same.
+
+Rooms are imported by the command that needs them, so that help is shown at once."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vars_core.errors import InputError
+
+CONVERTERS = {  # kind, a function of `data.convert`: what it reads, what that is, an example
+    "dvbpr": (
+        {"file": "a .npy file"}, "Amazon or Tradesy as DVBPR has them, with their own split.",
+        "AmazonMenWithImgPartitioned.npy data/raw/men",
+    ),
+    "movielens": (
+        {"folder": "ml-latest-small or ml-1m", "posters": "a folder of <movieId>.jpg"}, "MovieLens and film posters.",
+        "ml-latest-small posters data/raw/films",
+    ),
+    "hm": (
+        {"folder": "articles.csv, transactions_train.csv, images/"}, "H&M as it lies on Kaggle.",
+        "h-and-m data/raw/hm --share 0.05",
+    ),
+    "classes": (
+        {"folder": "a folder of photos for each class"}, "Class folders; feedback will be simulated.",
+        "photos-by-class data/raw/things",
+    ),
+}  # fmt: skip
+SHARED = ("movielens", "hm")  # converters that can take a share of the users
+
+
+def _check(options) -> int:
+    if options.folder is None:
+        from vars_core.pipeline import check
+
+        return check.report()
+    from vars_core import paths
+    from vars_core.data import summary
+
+    return summary.check(options.folder, options.params or paths.root() / "params.yaml")
+
+
+def _convert(options) -> int:
+    from vars_core.data import convert
+
+    given = {name: getattr(options, name) for name in (*CONVERTERS[options.kind][0], "out")}
+    if options.kind in SHARED:
+        given["share"] = options.share
+    counts = getattr(convert, options.kind)(**given)
+    print(f"{options.out}: " + ", ".join(f"{number:,} {what}" for what, number in counts.items()))
+    return 0
+
+
+def _screen(options) -> int:
+    from vars_core.detection import screen
+
+    return screen.run(options)
+
+
+def _study(options) -> int:
+    from vars_core.pipeline import study
+
+    return study.run(options)
+
+
+def _stage(options) -> int:
+    from vars_core.pipeline import stage
+
+    seconds = stage.run(options.name, options.params)
+    print(f"{options.name}: {seconds / 60:.1f} min")
+    return 0
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"a share between 0 and 1 expected, got {text}")
+    return value
+
+
+def _command(commands, run, name: str, help: str, example: str) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    lines = "\n".join(f"  {line}" for line in example.split("\n"))
+    parser = commands.add_parser(
+        name, help=help, description=help, epilog=f"for example:\n{lines}", formatter_class=raw
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options; `run` of what it parses is what to call with it."""
+    top = argparse.ArgumentParser(
+        prog="vars", description="The commands of the study: a filter before a recommender."
+    )
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    one = _command(
+        commands, _check, "check",
+        "Is a catalogue fit for the study? Without a folder: are the reports those of this code?",
+        "vars check data/raw/shop",
+    )  # fmt: skip
+    one.add_argument("folder", type=Path, nargs="?", help="a catalogue: items.csv, images/, perhaps interactions.csv")
+    one.add_argument("--params", type=Path, help="parameters to check it with; params.yaml by default")
+
+    one = _command(
+        commands, None, "convert", "Make a catalogue of other people's files.",
+        "vars convert dvbpr AmazonMenWithImgPartitioned.npy data/raw/men",
+    )  # fmt: skip
+    kinds = one.add_subparsers(required=True, dest="kind", metavar="kind")
+    for kind, (sources, what, example) in CONVERTERS.items():
+        two = _command(kinds, _convert, kind, what, f"vars convert {kind} {example}")
+        for source, content in sources.items():
+            two.add_argument(source, type=Path, help=content)
+        two.add_argument("out", type=Path, help="the catalogue's folder, which must not be there yet")
+        if kind in SHARED:
+            two.add_argument("--share", type=_share, default=1.0, help="of the users to keep, such as 0.05")
+
+    one = _command(
+        commands, _screen, "screen",
+        "Screen a folder of photos with a fitted defence; writes scores.csv and flagged.png, worst first.",
+        "vars screen photos/ --out screened\ntorchrun --nproc-per-node 4 -m vars_core screen photos/ --out screened",
+    )  # fmt: skip
+    one.add_argument("folder", type=Path, help="photos, in subfolders too")
+    one.add_argument("--out", type=Path, default=Path("screened"), help="where results go (%(default)s)")
+    one.add_argument("--defence", type=Path, help="folder that Defence.save wrote; models/defence/contrastive")
+    one.add_argument("--extractor", type=Path, help="the one it was fitted with; by default where the stages put it")
+    one.add_argument("--rate", default="1", help="false alarms among honest photos, per cent (%(default)s)")
+    one.add_argument("--batch", type=int, default=128, help="photos at once (%(default)s)")
+
+    one = _command(
+        commands, _study, "study",
+        "Run all notebooks on another catalogue or profile, in a work folder of its own; can be taken up again.",
+        "vars study posters --data data/raw/posters --weights squeezenet1_0.safetensors --profile real --publish",
+    )  # fmt: skip
+    one.add_argument("name", help="of the study, such as posters")
+    one.add_argument("--data", type=Path, help="folder of a catalogue; drawn here by default")
+    one.add_argument("--weights", type=Path, help="safetensors file of the extractor")
+    one.add_argument("--extractor", help="model name; the weights' file name by default")
+    one.add_argument("--profile", default="laptop", help="a file of profiles/ (%(default)s)")
+    one.add_argument("--set", action="append", default=[], metavar="SECTION.PARAMETER=VALUE")
+    one.add_argument("--work", type=Path, help="work folder; scratch/studies/NAME by default")
+    one.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of notebooks to run")
+    place = "copy metrics and tables to reports/catalogues/NAME, or to reports/gpu"
+    one.add_argument("--publish", nargs="?", choices=["catalogues", "gpu"], const="catalogues", help=place)
+
+    one = _command(
+        commands, _stage, "stage", "Run one notebook as a stage of the pipeline, as `dvc repro` does.",
+        "vars stage 03_attacks",
+    )  # fmt: skip
+    one.add_argument("name", help="a notebook of notebooks/, such as 03_attacks")
+    one.add_argument("--params", type=Path, help="parameter file; params.yaml by default")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; 0 when it succeeded, 1 after one line that says why not."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

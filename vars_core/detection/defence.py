@@ -1,0 +1,191 @@
+"""Filter and detector as one thing: fitted jointly, calibrated, saved, and put before a shop.
+
+`screen(images) -> (filtered, score, flagged)` is what a shop calls on an upload.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from vars_core import checkpoint, paths
+from vars_core.detection.calibration import conformal_threshold
+from vars_core.detection.detectors import (
+    Detector,
+    DetectorScore,
+    detector_inputs,
+    detector_loss,
+    labelled_batch,
+    score_photos,
+    train_detectors,
+)
+from vars_core.extractor import Extractor, to_photos
+from vars_core.reconstruction.filters import GlobalViT, load_filter, save_filter
+from vars_core.reconstruction.online_attacks import OnlineAttacks
+from vars_core.reconstruction.training import (
+    CLEAN_SHARE,
+    FilterLoss,
+    Trainer,
+    feature_tensor,
+    next_batch,
+    train_filters,
+)
+from vars_core.runtime import device, generator, mixed_precision, progress
+
+
+@dataclass
+class Defence:
+    """A filter, a detector and thresholds by false-alarm rate in percent, e.g. {"1": τ, "5": τ}."""
+
+    image_filter: nn.Module
+    detector: Detector
+    extractor: Extractor
+    thresholds: dict[str, float] = field(default_factory=dict)
+    size: int = 64  # side of the photos it was fitted on, in pixels
+
+    @classmethod
+    def fit(
+        cls,
+        extractor: Extractor,
+        photos: np.ndarray,
+        validation: np.ndarray,
+        reconstruction,
+        detection,
+        *,
+        seed: int,
+        ranking: torch.Tensor | None = None,
+        image_filter: nn.Module | None = None,
+        checkpoint: Path | None = None,
+    ) -> "Defence":
+        """A defence for `extractor`, fitted on clean `photos` (N, H, W, 3) and calibrated on others, `validation`.
+
+        First the filter alone (unless a trained `image_filter` is given; it resumes from `checkpoint`), then the
+        detector behind it, then both together. `reconstruction` and `detection` are `params.Reconstruction` and
+        `params.Detection`; `ranking` is M of `FilterLoss`, and without it no recommender is needed."""
+        ranking = torch.zeros(extractor.dim, extractor.dim, device=device()) if ranking is None else ranking
+        loss = FilterLoss.weighted(extractor, ranking, reconstruction)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            detector = Detector(extractor.dim)
+            untrained = image_filter is None
+            if untrained:
+                image_filter = GlobalViT(**reconstruction.shape)
+        if untrained:
+            train_filters(
+                {"filter": (image_filter, loss)}, photos, reconstruction, steps=reconstruction.steps,
+                generator=generator(seed, "filter"), checkpoint=checkpoint,
+            )  # fmt: skip
+        train_detectors(
+            {"contrastive": detector}, image_filter, extractor, photos, detection, reconstruction,
+            steps=detection.steps, generator=generator(seed, "detector"),
+        )  # fmt: skip
+        made = cls(image_filter, detector, extractor)
+        train_jointly(
+            made, loss, photos, detection, reconstruction, steps=detection.joint_steps,
+            generator=generator(seed, "joint"),
+        )  # fmt: skip
+        made.calibrate(validation)
+        return made
+
+    @property
+    def score(self) -> DetectorScore:
+        return DetectorScore(self.detector, self.image_filter, self.extractor).eval()
+
+    def calibrate(self, clean_photos: np.ndarray, rates=(0.01, 0.05)) -> None:
+        """Thresholds from clean *validation* photos, which neither filter nor detector was fitted on."""
+        clean, self.size = score_photos(self.score, clean_photos), clean_photos.shape[1]
+        self.thresholds = {f"{100 * rate:g}": conformal_threshold(clean, rate) for rate in rates}
+
+    @torch.no_grad()
+    def screen(self, photos: np.ndarray, rate: str = "1"):
+        """uint8 photos (N, H, W, 3) → filtered photos (same), scores (N,), flagged (N,) at `rate` percent.
+
+        Raises KeyError for a rate that was not calibrated."""
+        limit, filtered, score = self.thresholds[rate], [], []
+        for seen in detector_inputs(self.image_filter, self.extractor, photos):
+            filtered.append(to_photos(seen[1]))
+            score.append(self.detector(*seen).float().cpu().numpy())
+        score = np.concatenate(score)
+        return np.concatenate(filtered), score, score > limit
+
+    def save(self, folder: Path, **metadata: str) -> None:
+        save_filter(self.image_filter, folder / "filter.safetensors", **metadata)
+        checkpoint.write(folder / "detector.safetensors", self.detector.state_dict())
+        meta = {"thresholds": self.thresholds, "features": self.detector.dim, "size": self.size, **metadata}
+        meta["extractor"] = _fingerprint(self.extractor)
+        paths.write(folder / "defence.json", json.dumps(meta, indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, extractor: Extractor) -> "Defence":
+        """What `save` wrote to `folder`, behind the extractor it was fitted with.
+
+        Raises ValueError for any other: scores from other features look like scores and mean nothing."""
+        meta = json.loads((folder / "defence.json").read_text())
+        if meta.get("extractor") != _fingerprint(extractor):
+            raise ValueError(f"{folder} was fitted with another extractor, or by an earlier version of the study")
+        detector = Detector(meta["features"])
+        detector.load_state_dict(checkpoint.read(folder / "detector.safetensors")[1])
+        detector = detector.to(device()).eval().requires_grad_(False)
+        return cls(load_filter(folder / "filter.safetensors"), detector, extractor, meta["thresholds"], meta["size"])
+
+
+def _fingerprint(extractor: Extractor) -> str:
+    """A hash of its weights and scaler."""
+    state = extractor.state_dict()
+    return checkpoint.fingerprint(list(state), *state.values())[:16]
+
+
+def train_jointly(
+    defence: Defence,
+    loss: FilterLoss,
+    photos: np.ndarray,
+    cfg,
+    attack_cfg,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    adaptive_share: float = 0.0,
+) -> pd.DataFrame:
+    """Fine-tune filter and detector together on `photos` (N, H, W, 3), one attack pass for both losses.
+
+    The filter's target for an attacked or noisy photo is the clean one; for a clean or edited photo it is that
+    photo. Both kinds weigh in its loss as in `train_filters`: counted as they come, the honest views, which are
+    most of the batch here, would teach it to leave everything alone.
+    The detector's gradient reaches the filter through the residual, which becomes evidence. A share `adaptive_share`
+    of the attacks is made through the filter as it stands (the adaptive regime). `cfg` is `params.Detection`,
+    `attack_cfg` `params.Reconstruction`, whose budgets count here: without the largest the filter forgets it. Returns
+    both losses by step."""
+    image_filter, detector, extractor = defence.image_filter, defence.detector, defence.extractor
+    pool = feature_tensor(extractor, photos)
+    attacker = OnlineAttacks(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
+    trainer = Trainer(nn.ModuleList([image_filter, detector]), cfg.joint_learning_rate, steps)
+    rows, history = [], []
+    for step in progress(range(steps), "joint training"):
+        images, rows = next_batch(photos, rows, cfg.batch_size, generator)
+        with torch.no_grad(), mixed_precision(images):
+            clean_features = extractor(images).float()
+            views, targets, labels = labelled_batch(
+                images, clean_features, attacker, image_filter, nn.Sequential(image_filter, extractor), adaptive_share
+            )
+            raw, aim = extractor(views).float(), extractor(targets).float()
+            perturbed = (views != targets).flatten(1).any(1)
+            # the gate shuts for photos as they are. Told to shut for edited ones too, which a filter shall leave
+            # alone as well, it takes faint attacks for edits, and the detector loses its evidence
+            changed = torch.arange(len(views), device=views.device) >= len(images)
+        with mixed_precision(images):
+            filtered, logit = image_filter.forward_with_gate(views)
+            evidence = (views, filtered, raw, extractor(filtered).float())
+            detection = detector_loss(detector, evidence, labels, cfg.temperature, contrastive=True)
+            terms = [
+                share * sum(loss(filtered[rows], targets[rows], aim[rows], perturbed[rows]).values())
+                for share, rows in ((1 - CLEAN_SHARE, perturbed), (CLEAN_SHARE, ~perturbed))
+            ]
+        restoration = sum(terms) + loss.gate(logit, changed, labels.bool())
+        trainer.step(restoration + detection, step)
+        history.append({"step": step, "filter": restoration.item(), "detector": detection.item()})
+    trainer.finish()
+    return pd.DataFrame(history)

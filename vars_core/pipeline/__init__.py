@@ -1,0 +1,21 @@
+"""Pipeline: notebooks run as stages, studies of other catalogues, and whether the reports are those of the code.
+
+It knows no room, and no room knows it: what a notebook computes is the notebook's.
+
+In reading order:
+
+    stage      `vars stage`: one notebook, executed; its reports replaced only when it succeeds
+    study      `vars study`: all notebooks on another catalogue, in a folder of its own
+    stages     what dvc.yaml declares
+    check      `vars check`: what is stale, in seconds, without DVC's cache
+    kernels    a process for each notebook, forked from one that has done the imports
+    notebooks  notebooks as files: stripped, executed and canonical, without solutions
+    readme     the README's tables from the reports
+    timings    how long stages take, by machine and profile
+
+It imports the modules at the top of the package only.
+
+To add a notebook: `notebooks/NN_name.ipynb` with a `parameters` cell, its section in `vars_core.params`, params.yaml
+and profiles/, a stage in dvc.yaml; what it writes for others in ARTEFACTS of `vars_core.paths`. Tests:
+tests/test_tower.py compares them.
+"""

@@ -1,0 +1,184 @@
+"""Notebooks as files: sources without outputs, executed copies without anything that changes from run to run.
+
+python -m vars_core.pipeline.notebooks strip notebooks/*.ipynb            # in place
+python -m vars_core.pipeline.notebooks strip --check notebooks/*.ipynb    # exit 1 when one isn't stripped
+python -m vars_core.pipeline.notebooks student notebooks/*.ipynb --to scratch/student
+"""
+
+import argparse
+import ast
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from vars_core import params, paths
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,}")
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook of format 4. Raises ValueError when the file isn't one."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise ValueError(f"{path.name} is not a notebook: {str(error)[:80]}") from None
+
+
+def text(notebook: NotebookNode) -> str:
+    """The notebook's file content: one way to write the same notebook."""
+    return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
+
+
+def stripped(notebook: NotebookNode) -> NotebookNode:
+    """A copy without outputs, counts, or metadata other than tags."""
+    notebook = _tidied(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def canonical(notebook: NotebookNode, places: dict[str, str] | None = None) -> NotebookNode:
+    """A copy of an executed notebook that depends on its code and parameters only.
+
+    Timings, ids, addresses, stderr, widgets and the machine's paths go; `places` maps absolute paths to what
+    is written instead. Two runs that compute the same give the same bytes.
+    """
+    notebook = _tidied(notebook)
+    places = dict(sorted((places or {}).items(), key=lambda p: -len(p[0])))
+    count = 0
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        ran = cell.get("execution_count") is not None
+        count += ran
+        cell.execution_count = count if ran else None
+        cell.source = _relative(cell.source, places)
+        cell.outputs = _outputs(cell.outputs, places, cell.execution_count)
+    return notebook
+
+
+def student(notebook: NotebookNode) -> NotebookNode:
+    """A stripped copy without the solutions."""
+    notebook = stripped(notebook)
+    notebook.cells = [cell for cell in notebook.cells if "solution" not in tags(cell)]
+    return notebook
+
+
+def sections(path: Path) -> list[str]:
+    """Sections of the parameter file that the notebook takes: the names that its `parameters` cell sets."""
+    cells = [cell.source for cell in read(path).cells if "parameters" in tags(cell)]
+    nodes = [node for source in cells[:1] for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    names = [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
+    return [name for name in names if name in params.Study.model_fields]
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def without_colours(text: str) -> str:
+    """`text` without terminal colours."""
+    return _ANSI.sub("", text)
+
+
+def _tidied(notebook: NotebookNode) -> NotebookNode:
+    copy = nbformat.from_dict(notebook)
+    copy.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    copy.nbformat, copy.nbformat_minor = 4, 5
+    used = set()
+    for number, cell in enumerate(copy.cells):
+        kept = tags(cell)
+        cell.metadata = nbformat.from_dict({"tags": list(kept)} if kept else {})
+        cell.pop("attachments", None)
+        injected = "injected-parameters" in kept  # papermill draws a random id for it
+        name = "injected-parameters" if injected else cell.get("id") or f"cell-{number:02d}"
+        while name in used:
+            name = f"{name[:50]}-{number:02d}"
+        used.add(name)
+        cell.id = name
+    return copy
+
+
+def _outputs(outputs: list, places: dict, count: int | None) -> list:
+    kept = []
+    for output in outputs:
+        if output.output_type == "stream":
+            if output.name == "stderr":
+                continue
+            words = _relative(output.text, places)
+            if kept and kept[-1].output_type == "stream":
+                kept[-1].text += words  # where a stream is cut depends on the clock
+            else:
+                kept.append(nbformat.from_dict({"output_type": "stream", "name": "stdout", "text": words}))
+            continue
+        if output.output_type in ("display_data", "execute_result"):
+            if WIDGET in output.data:
+                continue
+            output.data = {m: _relative(d, places) if _is_text(m, d) else d for m, d in output.data.items()}
+            output.pop("transient", None)
+        if output.output_type == "execute_result":
+            output.execution_count = count
+        if output.output_type == "error":
+            output.traceback = [_relative(line, places) for line in output.traceback]
+        kept.append(output)
+    return kept
+
+
+def _is_text(mime: str, data) -> bool:
+    return isinstance(data, str) and (mime.startswith("text/") or mime == "image/svg+xml")
+
+
+def _relative(text: str, places: dict[str, str]) -> str:
+    for place, instead in places.items():
+        text = text.replace(place, instead)
+    return _ADDRESS.sub("", text)
+
+
+def _strip(files: list[Path], check: bool) -> int:
+    stale = 0
+    for path in files:
+        wanted = text(stripped(read(path)))
+        if path.read_text(encoding="utf-8") == wanted:
+            continue
+        stale += 1
+        if check:
+            print(f"{path}: not stripped; run `make strip`", file=sys.stderr)
+        else:
+            paths.write(path, wanted)
+            print(f"{path}: stripped")
+    return 1 if check and stale else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m vars_core.pipeline.notebooks", description=__doc__.splitlines()[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    strip = commands.add_parser("strip", help="remove outputs, in place")
+    strip.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file would change")
+    copies = commands.add_parser("student", help="copies without solutions")
+    copies.add_argument("--to", type=Path, required=True, help="folder of the copies")
+    for command in (strip, copies):
+        command.add_argument("files", nargs="+", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "strip":
+            return _strip(options.files, options.check)
+        for path in options.files:
+            paths.write(options.to / path.name, text(student(read(path))))
+            print(options.to / path.name)
+    except (OSError, ValueError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

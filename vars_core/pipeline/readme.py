@@ -1,0 +1,166 @@
+"""The README's tables, regenerated from the reports: `python -m vars_core.pipeline.readme [--timings]`.
+
+A block stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; NAME is notebooks, times or catalogues.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from vars_core import paths
+from vars_core.pipeline import timings
+
+ABSENT = "–"
+BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
+
+REACH = "reach:pgd@8"
+SUBTLE = "reach:pgd@4"  # nobody sees it
+VICTIMS = {"bprmf": "BPR-MF", "visualknn": "visual k-NN", "vbpr": "VBPR", "amr": "AMR", "dvbpr": "DVBPR"}
+HEADLINES = [  # row title, metrics file, keys
+    ("users", "01_data", ["users"]),
+    ("items", "01_data", ["items"]),
+    *(
+        (f"{title}, {metric.upper()}", "02_recommender", [name, metric])
+        for metric in ("hr@20", "auc")
+        for name, title in VICTIMS.items()
+    ),
+    *((f"{title}, cold AUC", "02_recommender", [name, "cold_auc"]) for name, title in VICTIMS.items()),
+    ("exposure@20, no attack", "03_attacks", ["exposure@20", "none"]),
+    ("exposure@20, PGD to a hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
+    ("exposure@20, promote, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
+    ("exposure@20, reach, ε = 4", "03_attacks", ["exposure@20", SUBTLE]),
+    ("exposure@20, reach, ε = 8", "03_attacks", ["exposure@20", REACH]),
+    ("feature recovery, ε = 2, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@2"]),
+    ("feature recovery, ε = 4, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@4"]),
+    ("feature recovery, ε = 8, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@8"]),
+    ("feature recovery, ε = 8, JPEG 75", "04_reconstruction", ["jpeg75", "feature_recovery", "pgd@8"]),
+    ("feature change on clean photos, global ViT", "04_reconstruction", ["global_vit", "clean_feature_mse"]),
+    ("feature change on clean photos, JPEG 75", "04_reconstruction", ["jpeg75", "clean_feature_mse"]),
+    ("exposure recovery, reach, global ViT", "04_reconstruction", ["global_vit", "exposure_recovery", REACH]),
+    ("exposure recovery, reach, JPEG 75", "04_reconstruction", ["jpeg75", "exposure_recovery", REACH]),
+    ("NDCG@20 lost on clean photos, global ViT", "04_reconstruction", ["global_vit", "clean_ndcg_loss"]),
+    ("NDCG@20 lost on clean photos, JPEG 75", "04_reconstruction", ["jpeg75", "clean_ndcg_loss"]),
+    ("detector, AUROC, ε = 2", "05_detection", ["contrastive", "auroc", "pgd@2"]),
+    ("detector, AUROC, ε = 8", "05_detection", ["contrastive", "auroc", "pgd@8"]),
+    ("detector, TPR at 1 % FPR, ε = 2", "05_detection", ["contrastive", "tpr@1", "pgd@2"]),
+    ("detector, TPR at 1 % FPR, ε = 8", "05_detection", ["contrastive", "tpr@1", "pgd@8"]),
+    ("detector, AUROC against noise, ε = 8", "05_detection", ["contrastive", "auroc", "attack_vs_noise@8"]),
+    ("detector, AUROC, attack it never saw", "05_detection", ["contrastive", "auroc", "unseen@8"]),
+    (
+        "reaches lists unflagged (1 % FPR), reach, ε = 8, seller knows f",
+        "07_adaptive",
+        ["T0", "both", "asr@1", REACH],
+    ),
+    ("… and the filter (T2)", "07_adaptive", ["T2", "both", "asr@1", REACH]),
+    ("… and the detector (T3)", "07_adaptive", ["T3", "both", "asr@1", REACH]),
+    ("the same without a defence", "07_adaptive", ["T0", "none", "exposure@20", REACH]),
+    ("exposure@20, reach, ε = 4, seller knows R (T2)", "07_adaptive", ["T2", "filter", "exposure@20", SUBTLE]),
+    ("… in the adaptive regime", "07_adaptive", ["T2", "filter_adaptive", "exposure@20", SUBTLE]),
+    ("… without a filter", "07_adaptive", ["T2", "none", "exposure@20", SUBTLE]),
+]
+
+
+def regenerated(text: str, root: Path) -> str:
+    """`text` with its blocks as the reports have them now. Raises ValueError for a block of another name."""
+
+    def block(match: re.Match) -> str:
+        name = match["name"]
+        if name not in BLOCKS:
+            raise ValueError(f"README.md: no block is called {name}; known: {', '.join(BLOCKS)}")
+        return f"{match[1]}\n{BLOCKS[name](root)}\n\n{match[3]}"
+
+    return BLOCK.sub(block, text)
+
+
+def notebook_table(root: Path) -> str:
+    """Question, answer and executed copy of each notebook that has an answer."""
+    rows = []
+    for path in sorted((root / "notebooks").glob("0*.ipynb")):
+        found = root / "reports" / "tables" / path.stem / "answer.json"
+        answer = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        number, name = path.stem.split("_", 1)
+        rows.append(
+            [
+                f"[{int(number)} · {name}](notebooks/{path.name})",
+                answer.get("question", ABSENT),
+                answer.get("answer", ABSENT),
+                f"[executed](reports/notebooks/{path.name})",
+            ]
+        )
+    return _table(["notebook", "question", "answer", "with outputs"], rows)
+
+
+def time_table(root: Path) -> str:
+    """Minutes per stage, a column per profile and machine."""
+    entries = timings.read(root / "reports" / "timings.json")
+    if not entries:
+        return "*No times yet.*"
+    heads = [f"{e['profile']}: {e['cores']} × {e['cpu']}" + (f", {e['gpu']}" if "gpu" in e else "") for e in entries]
+    stages = sorted({stage for e in entries for stage in e["seconds"]})
+    rows = [[s, *(_minutes(e["seconds"].get(s)) for e in entries)] for s in stages]
+    rows.append(["**all**", *(f"**{_minutes(sum(e['seconds'].values()))}**" for e in entries)])
+    return _table(["minutes", *heads], rows)
+
+
+def catalogue_table(root: Path) -> str:
+    """The headline numbers of the synthetic catalogue beside those of every published one."""
+    columns = {"synthetic": root / "reports" / "metrics"}
+    for run in sorted((root / "reports" / "catalogues").glob("*/run.json")):
+        folder = run.parent
+        simulated = json.loads(run.read_text(encoding="utf-8")).get("simulated")
+        head = f"[{folder.name}](reports/catalogues/{folder.name})" + (", simulated feedback" if simulated else "")
+        columns[head] = folder / "metrics"
+    metrics = {head: {p.stem: json.loads(p.read_text()) for p in m.glob("*.json")} for head, m in columns.items()}
+    rows = [
+        [title, *(_number(metrics[head].get(file, {}), keys) for head in columns)] for title, file, keys in HEADLINES
+    ]
+    return _table(["", *columns], rows)
+
+
+BLOCKS = {"notebooks": notebook_table, "times": time_table, "catalogues": catalogue_table}
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in r) + " |" for r in lines
+    )
+
+
+def _minutes(seconds: float | None) -> str:
+    return ABSENT if seconds is None else f"{seconds / 60:.1f}"
+
+
+def _number(metrics: dict, keys: list[str]) -> str:
+    value = metrics
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is None or isinstance(value, dict):
+        return ABSENT
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m vars_core.pipeline.readme", description=__doc__.splitlines()[0])
+    parser.add_argument("--timings", action="store_true", help="first take over scratch/timings.json")
+    options = parser.parse_args(arguments)
+    root = paths.root()
+    if options.timings:
+        timings.publish(root / "scratch" / "timings.json", root / "reports" / "timings.json")
+    path = root / "README.md"
+    try:
+        old = path.read_text(encoding="utf-8")
+        new = regenerated(old, root)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if new != old:
+        paths.write(path, new)
+        print("README.md: tables regenerated")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
