@@ -85,7 +85,7 @@ def test_answers_feed_the_readme(workspace):
 def drawn():
     plots.theme()
     fig, axes = matplotlib.pyplot.subplots(1, 2)
-    axes[0].plot([0, 1, 3], label="x", marker=plots.RECOMMENDER_MARKERS["vbpr"])
+    axes[0].plot([0, 1, 3], label="x", marker=plots.RECOMMENDERS["vbpr"].marker)
     axes[0].fill_between([0, 1, 2], [0, 1, 2], alpha=0.3, color=plots.DEFENCE_COLOURS["filter"])
     axes[0].legend()
     axes[1].imshow(np.arange(16).reshape(4, 4))

@@ -43,6 +43,16 @@ def fingerprint(*things) -> str:
     return digest.hexdigest()
 
 
+def prefixed(prefix: str, tensors: dict) -> dict:
+    """`tensors` with `prefix` before each name, so that several sets go into one file."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def part(prefix: str, tensors: dict) -> dict:
+    """The set that `prefixed` put among `tensors`."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 class Checkpoint:
     """One training under way in one file, known by its `mark`, a `fingerprint` of data, parameters and seed.
 

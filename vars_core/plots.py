@@ -1,8 +1,10 @@
-"""One look for every figure: a colour per defence, a marker per recommender, same bytes for same data."""
+"""One look for every figure: a colour per defence, a look per recommender, same bytes for same data."""
 
 import hashlib
 import io
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,20 +14,10 @@ from matplotlib.figure import Figure
 
 from vars_core import paths, report
 
-_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = [
-    "#0173B2",
-    "#DE8F05",
-    "#029E73",
-    "#D55E00",
-    "#CC78BC",
-    "#CA9161",
-    "#FBAFE4",
-    "#949494",
-    "#ECE133",
-    "#56B4E9",
-]  # seaborn's "colorblind"
+_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sns.color_palette("colorblind").as_hex()
 
-DEFENCE_COLOURS = {
+UNNAMED = "0.3"  # of a defence or an attack that has no colour of its own yet
+DEFENCE_COLOURS = defaultdict(lambda: UNNAMED, {
     "none": _GREY,
     "jpeg50": _YELLOW,
     "jpeg75": _ORANGE,
@@ -56,16 +48,26 @@ DEFENCE_COLOURS = {
     "mahalanobis": _SKY,
     "knn": _GREY,
     "jpeg": _YELLOW,
+})  # fmt: skip
+
+
+class Look(NamedTuple):
+    """How figures show a recommender."""
+
+    label: str
+    marker: str = "*"
+    colour: str = "0.3"
+
+
+RECOMMENDERS = {
+    "poprank": Look("popularity", "x", _GREY),
+    "bprmf": Look("BPR-MF", "s", _BLUE),
+    "visualknn": Look("visual k-NN", "P", _GREEN),
+    "dvbpr": Look("DVBPR", "^", _PURPLE),
+    "amr": Look("AMR", "D", _ORANGE),
+    "vbpr": Look("VBPR", "o", _RED),
 }
-RECOMMENDER_MARKERS = {
-    "poprank": "x",
-    "bprmf": "s",
-    "vbpr": "o",
-    "amr": "D",
-    "dvbpr": "^",
-    "visualknn": "P",
-}
-ATTACK_COLOURS = {
+ATTACK_COLOURS = defaultdict(lambda: UNNAMED, {
     "none": _GREY,
     "noise": _BROWN,
     "fgsm": _ORANGE,
@@ -75,7 +77,7 @@ ATTACK_COLOURS = {
     "reach:pgd": _GREEN,
     "mim": _PURPLE,
     "untargeted:pgd": _PINK,
-}
+})  # fmt: skip
 
 
 def theme() -> None:
@@ -108,6 +110,11 @@ def save(fig: Figure, name: str, caption: str) -> None:
     paths.write(base.with_name(base.name + ".txt"), caption + "\n")
     _show(png, caption)
     plt.close(fig)
+
+
+def recommender(name: str) -> Look:
+    """The look of a recommender of `victims`, also of one that has none of its own yet."""
+    return RECOMMENDERS.get(name, Look(name))
 
 
 def defence_label(name: str) -> str:

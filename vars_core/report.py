@@ -12,6 +12,7 @@ from vars_core import paths
 
 DIGITS = 4  # significant; more would be noise from the order of floating-point sums
 ABSENT = "–"
+_TEX = str.maketrans({"\\": r"\textbackslash ", "^": r"\^{}"} | {sign: f"\\{sign}" for sign in "&%_#$"})
 _simulated = False
 
 
@@ -41,7 +42,7 @@ def table(df: pd.DataFrame, name: str, caption: str):
     paths.write(base.with_name(base.name + ".csv"), tidy.to_csv(index=False, lineterminator="\n"))
     paths.write(base.with_name(base.name + ".md"), f"{_markdown(text, tidy)}\n\n*{caption}*\n")
     label = "tab:" + name.replace("/", ":")
-    latex = text.to_latex(index=False, escape=True, caption=_tex(caption), label=label)
+    latex = text.to_latex(index=False, escape=True, caption=caption.translate(_TEX), label=label)
     paths.write(base.with_name(base.name + ".tex"), latex)
     # The default uuid is random and would change the executed notebook on every run.
     uuid = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -106,18 +107,6 @@ def _markdown(text: pd.DataFrame, tidy: pd.DataFrame) -> str:
     aligned = ["---:" if pd.api.types.is_numeric_dtype(tidy[c]) else "---" for c in tidy.columns]
     rows = [list(text.columns), aligned, *text.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows)
-
-
-def _tex(text: str) -> str:
-    for plain, escaped in (
-        ("\\", r"\textbackslash "),
-        ("&", r"\&"),
-        ("%", r"\%"),
-        ("_", r"\_"),
-        ("#", r"\#"),
-    ):
-        text = text.replace(plain, escaped)
-    return text.replace("^", r"\^{}").replace("$", r"\$")
 
 
 def _metric(value, key: str):

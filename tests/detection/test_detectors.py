@@ -29,7 +29,6 @@ from vars_core.detection.detectors import (
     DetectorScore,
     FeatureSqueezing,
     contrastive_loss,
-    score_detectors,
     score_photos,
     train_detectors,
 )
@@ -234,9 +233,10 @@ def test_score_is_the_detector_behind_filter_and_extractor(trained, extractor):
 
 def test_detectors_that_share_a_filter_score_as_each_alone(trained, extractor):
     photos, nets = smooth_photos(11, seed=8), trained[0]
-    together = score_detectors(nets, Median(), extractor, photos, batch=4)
+    shared = Median()
+    together = score_all({name: Logit(Defence(shared, net, extractor)) for name, net in nets.items()}, photos)
     for name, net in nets.items():
-        alone = score_photos(DetectorScore(net, Median(), extractor).eval(), photos, batch=4)
+        alone = score_photos(DetectorScore(net, Median(), extractor).eval(), photos)
         assert np.array_equal(together[name], alone), name
 
 

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from vars_core.adaptive.scene import MARGIN, Scene
 from vars_core.attacks.apgd import apgd
-from vars_core.attacks.engine import eval_mode, evaluate, in_batches, linf
+from vars_core.attacks.engine import attack_photos, eval_mode, evaluate, linf
 from vars_core.attacks.objectives import hook
 from vars_core.attacks.orthogonal import orthogonal_pgd
 from vars_core.attacks.square import square
 from vars_core.detection.defence import Defence
-from vars_core.extractor import to_images, to_photos
+from vars_core.extractor import to_images
 
 
 def short_steps(objective, images, epsilon, *, steps: int, generator):
@@ -54,7 +54,8 @@ def strongest(scene: Scene):
 
 def oblivious(scene: Scene, epsilon, steps: int, draw, aim: str = "hook", attack=linf) -> np.ndarray:
     """T0: PGD on f alone, as in notebook 3, or another `attack`. Photos uint8 (A, H, W, 3)."""
-    return _attacked(scene.objective(False, aim), scene.images(), epsilon, steps, draw, attack)
+    objective, images = scene.objective(False, aim), scene.images()
+    return attack_photos(attack, objective, images, epsilon, steps=steps, generator=draw, label="adaptive")
 
 
 def through_filter(
@@ -63,9 +64,8 @@ def through_filter(
     """T2 (with a surrogate's scene, T1): PGD, or another `attack`, on f∘R, towards the hook as the filtered shop sees
     it; with `shut` it holds the filter's gate shut as well. Photos uint8 (A, H, W, 3)."""
     objective, images = scene.objective(True, aim), scene.images()
-    return _attacked(
-        scene.holding_gate_shut(objective, len(images)) if shut else objective, images, epsilon, steps, draw, attack
-    )
+    chosen = scene.holding_gate_shut(objective, len(images)) if shut else objective
+    return attack_photos(attack, chosen, images, epsilon, steps=steps, generator=draw, label="adaptive")
 
 
 def through_detector(
@@ -86,18 +86,19 @@ def through_detector(
     images = scene.images().repeat(len(penalties), 1, 1, 1)
     evading = scene.evading_detector(objective, penalties)
     chosen = scene.holding_gate_shut(evading, len(images)) if shut else evading
-    photos = _attacked(chosen, images, epsilon, steps, draw, attack)
+    photos = attack_photos(attack, chosen, images, epsilon, steps=steps, generator=draw, label="adaptive")
     return [photos[i * n : (i + 1) * n] for i in range(len(penalties))]
 
 
 def orthogonal_evasion(scene: Scene, epsilon, steps: int, draw, aim: str = "hook") -> np.ndarray:
     """T3: orthogonal projected gradients through filter and detector. Photos uint8 (A, H, W, 3)."""
 
-    def attack(objective, batch):
+    def attack(objective, batch, epsilon, **options):
         score, limit = scene.defence.score, scene.threshold
-        return orthogonal_pgd(objective, score, limit, batch, epsilon, steps=steps, margin=MARGIN, generator=draw)
+        return orthogonal_pgd(objective, score, limit, batch, epsilon, margin=MARGIN, **options)
 
-    return to_photos(in_batches(attack, scene.objective(True, aim), scene.images(), label="orthogonal PGD"))
+    options = dict(steps=steps, generator=draw, label="orthogonal PGD")
+    return attack_photos(attack, scene.objective(True, aim), scene.images(), epsilon, **options)
 
 
 class _Seen(nn.Module):
@@ -122,24 +123,16 @@ def feature_matching(scene: Scene, epsilon, steps: int, draw, weight: float = 1.
     seen = _Seen(scene.defence, weight).eval()
     with torch.no_grad():
         targets = seen(to_images(scene.undefended.photos(scene.hooks)))
-    return _attacked(hook(seen, targets), scene.images(), epsilon, steps, draw)
+    objective, images = hook(seen, targets), scene.images()
+    return attack_photos(linf, objective, images, epsilon, steps=steps, generator=draw, label="adaptive")
 
 
 def query_system(scene: Scene, epsilon, queries: int, draw, aim: str = "hook") -> np.ndarray:
     """T4: Square on the whole system. It answers with the objective behind the filter, less whatever the detector's
     score is above τ: more than a shop would tell. Photos uint8 (A, H, W, 3)."""
 
-    def attack(objective, batch):
-        return square(objective, batch, epsilon, queries=queries, generator=draw).images
+    def attack(objective, batch, epsilon, *, steps, generator):
+        return square(objective, batch, epsilon, queries=steps, generator=generator)
 
-    return to_photos(
-        in_batches(attack, scene.evading_detector(scene.objective(True, aim), [1.0]), scene.images(), label="Square")
-    )
-
-
-def _attacked(objective, images, epsilon, steps, draw, attack=linf) -> np.ndarray:
-    def run(objective, batch):
-        found = attack(objective, batch, epsilon, steps=steps, generator=draw)
-        return getattr(found, "images", found)
-
-    return to_photos(in_batches(run, objective, images, label="adaptive"))
+    objective = scene.evading_detector(scene.objective(True, aim), [1.0])
+    return attack_photos(attack, objective, scene.images(), epsilon, steps=queries, generator=draw, label="Square")

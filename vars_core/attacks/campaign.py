@@ -16,7 +16,7 @@ from vars_core import stats
 from vars_core.attacks import promotion
 from vars_core.attacks.apgd import apgd
 from vars_core.attacks.carlini_wagner import cw_l2
-from vars_core.attacks.engine import evaluate, fgsm, in_batches, linf, noise
+from vars_core.attacks.engine import attack_photos, evaluate, fgsm, linf, noise
 from vars_core.attacks.objectives import hook, untargeted
 from vars_core.attacks.square import square
 from vars_core.extractor import to_images, to_photos
@@ -70,13 +70,8 @@ def attack(shop: Shop, items, hooks, name: str, epsilon: int, steps: int, seed: 
     if aim not in AIMS or algorithm not in ATTACKS:
         known = f"noise, {', '.join(ATTACKS)}, alone or behind {', '.join(f'{a}:' for a in AIMS)}"
         raise ValueError(f"unknown attack {name!r}; known: {known}")
-
-    def run(objective, batch):
-        found = ATTACKS[algorithm](objective, batch, epsilon, steps=steps, generator=draw)
-        return getattr(found, "images", found)
-
-    objective = AIMS[aim](shop, items, hooks, shop.extractor)
-    return to_photos(in_batches(run, objective, images, label=f"{name}@{epsilon}"))
+    objective, label = AIMS[aim](shop, items, hooks, shop.extractor), f"{name}@{epsilon}"
+    return attack_photos(ATTACKS[algorithm], objective, images, epsilon, steps=steps, generator=draw, label=label)
 
 
 def attack_all(shop: Shop, items, hooks, epsilons, steps: int, seed: int) -> dict[str, np.ndarray]:

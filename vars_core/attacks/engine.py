@@ -11,8 +11,11 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
+from torch import nn
 
+from vars_core.extractor import to_photos
 from vars_core.runtime import progress
 
 ObjectiveFn = Callable[[torch.Tensor], torch.Tensor]
@@ -90,9 +93,10 @@ def gradient(objective: ObjectiveFn, images: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def eval_mode(objective: ObjectiveFn):
-    """Put the objective's `modules` in eval mode and give their flags back, also when the attack raises."""
-    flags = [(m, m.training) for module in getattr(objective, "modules", ()) for m in module.modules()]
+def eval_mode(objective: ObjectiveFn, *others: nn.Module):
+    """Put the objective's `modules`, and `others`, in eval mode; give flags back, also when the attack raises."""
+    modules = (*getattr(objective, "modules", ()), *others)
+    flags = [(m, m.training) for module in modules for m in module.modules()]
     try:
         for module, _ in flags:
             module.training = False
@@ -193,6 +197,26 @@ def in_batches(attack: Callable, objective, images: torch.Tensor, batch: int = 6
         for rows in progress([slice(i, i + batch) for i in range(0, len(images), batch)], label or "attack")
     ]
     return torch.cat(parts)
+
+
+def attack_photos(
+    attack: Callable,
+    objective,
+    images: torch.Tensor,
+    epsilon,
+    *,
+    steps: int,
+    generator,
+    batch: int = 64,
+    label: str = "",
+) -> np.ndarray:
+    """uint8 photos (N, H, W, 3) that `attack`, called as `linf` is, makes of `images`; a batch after the other."""
+
+    def one(part, rows):
+        found = attack(part, rows, epsilon, steps=steps, generator=generator)
+        return getattr(found, "images", found)
+
+    return to_photos(in_batches(one, objective, images, batch, label))
 
 
 def run(attack: Callable, objective, images: torch.Tensor, batch: int = 64, label: str = "") -> AttackResult:

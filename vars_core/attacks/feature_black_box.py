@@ -111,7 +111,7 @@ def feature_black_box(
     x = best = images
     best_value = torch.full((len(images),), -torch.inf).to(images)
     asked = 0
-    with eval_mode(objective), eval_mode(_Known(features)):
+    with eval_mode(objective, *[features] * isinstance(features, nn.Module)):
         for done in range(steps + 1):
             value = evaluate(objective, x)
             asked += 1
@@ -127,17 +127,6 @@ def feature_black_box(
     enough = getattr(objective, "success_threshold", None)
     queries = torch.full((len(images),), asked, dtype=torch.int64, device=images.device)
     return AttackResult(best, best_value, None if enough is None else best_value >= enough, queries)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """The attacker's own copy of the extractor, to be put in eval mode."""
-
-    features: nn.Module
-
-    @property
-    def modules(self):
-        return (self.features,) if isinstance(self.features, nn.Module) else ()
 
 
 def _asked_slope(objective, features, x, value, examples, gamma, generator) -> torch.Tensor:

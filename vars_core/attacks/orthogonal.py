@@ -31,7 +31,7 @@ def orthogonal_pgd(
     start = torch.rand(images.shape, generator=generator).to(images)
     x = quantise(torch.clamp(images + (2 * start - 1) * eps, low, high))
     best, best_rank = images, torch.full((len(images), 2), -torch.inf, dtype=torch.float64).to(images.device)
-    with eval_mode(objective), eval_mode(_Scored(score)):
+    with eval_mode(objective, score):
         for _ in range(steps):
             value, up = value_and_gradient(objective, x)
             alarm, down = value_and_gradient(score, x)
@@ -41,11 +41,6 @@ def orthogonal_pgd(
             x = quantise(torch.clamp(x + 2.5 * eps / steps * direction.sign(), low, high))
         best, _ = _keep(best, best_rank, x, evaluate(objective, x), evaluate(score, x), threshold)
     return best
-
-
-class _Scored:
-    def __init__(self, score: nn.Module):
-        self.modules = (score,)
 
 
 def _keep(best, best_rank, x, value, alarm, threshold):

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from vars_core import paths
-from vars_core.attacks.engine import in_batches, linf
+from vars_core.attacks.engine import attack_photos, linf
 from vars_core.attacks.promotion import promote_by_scores
-from vars_core.extractor import Extractor, extract, to_images, to_photos, train_on_categories
+from vars_core.extractor import Extractor, extract, to_images, train_on_categories
 from vars_core.recommender import ranking
 from vars_core.recommender.base import Recommender
 from vars_core.recommender.shop import Shop
@@ -58,11 +58,8 @@ class Victim:
             self.network, self.recommender, shop.known_users, items, self.served, owned, shop.k, reach=True
         )
         draw = generator(seed, "white box", self.name, epsilon)
-
-        def run(objective, images):
-            return linf(objective, images, epsilon, steps=steps, generator=draw)
-
-        return to_photos(in_batches(run, objective, to_images(shop.photos(items)), batch=16, label=self.name))
+        options = dict(steps=steps, generator=draw, batch=16, label=self.name)
+        return attack_photos(linf, objective, to_images(shop.photos(items)), epsilon, **options)
 
 
 def second_extractor(shop: Shop, epochs: int, seed: int) -> Extractor:
@@ -88,8 +85,5 @@ def second_extractor(shop: Shop, epochs: int, seed: int) -> Extractor:
 def attacked_photos(objective, photos: np.ndarray, epsilon: int, steps: int, seed: int) -> np.ndarray:
     """Photos uint8 (A, H, W, 3) after PGD on `objective`, which may look through any extractor."""
     draw = generator(seed, "second extractor", epsilon)
-
-    def run(objective, images):
-        return linf(objective, images, epsilon, steps=steps, generator=draw)
-
-    return to_photos(in_batches(run, objective, to_images(photos), label=f"hook@{epsilon}"))
+    options = dict(steps=steps, generator=draw, label=f"hook@{epsilon}")
+    return attack_photos(linf, objective, to_images(photos), epsilon, **options)

@@ -44,9 +44,8 @@ def read(path: Path, progress: Callable[[int], None] = lambda position: None) ->
         raise DvbprError(f"{path}: six objects expected, user_train … itemnum")
     *parts, items, n_users, n_items = content[:6]
     if not isinstance(n_users, int) or not isinstance(n_items, int):
-        raise DvbprError(
-            f"{path}: usernum and itemnum must be numbers, got a {type(n_users).__name__} and a {type(n_items).__name__}"
-        )
+        kinds = " and ".join(type(n).__name__ for n in (n_users, n_items))
+        raise DvbprError(f"{path}: usernum and itemnum must be numbers, got {kinds}")
     rows = [
         (user, _product(review, path), part)
         for part, content in zip(PARTS, parts, strict=True)

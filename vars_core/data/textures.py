@@ -95,15 +95,7 @@ def _zigzag(a, b, pitch, rng):
     return (np.mod(b / pitch + wave, 1) < rng.uniform(0.25, 0.4)).astype(np.float32)
 
 
-_MIXES = {
-    "plain": _plain,
-    "stripes": _stripes,
-    "dots": _dots,
-    "checks": _checks,
-    "floral": _floral,
-    "gradient": _gradient,
-    "zigzag": _zigzag,
-}
+_MIXES = dict(zip(PATTERNS, (_plain, _stripes, _dots, _checks, _floral, _gradient, _zigzag), strict=True))
 
 
 def grain(material, u, v, rng):

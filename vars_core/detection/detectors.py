@@ -186,18 +186,3 @@ def detector_inputs(
     for images in batches(photos, batch):
         filtered = image_filter(images)
         yield images, filtered, extractor(images), extractor(filtered)
-
-
-@torch.no_grad()
-def score_detectors(
-    detectors: dict[str, Detector],
-    image_filter: nn.Module,
-    extractor: nn.Module,
-    photos: np.ndarray,
-    batch: int | None = None,
-) -> dict[str, np.ndarray]:
-    """Scores (N,) of uint8 photos by each of `detectors` behind one filter; what they look at is computed once."""
-    parts = []
-    for seen in detector_inputs(image_filter, extractor, photos, batch):
-        parts.append({name: detector(*seen).float().cpu() for name, detector in detectors.items()})
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in detectors}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vars_core import runtime
-from vars_core.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser
+from vars_core.checkpoint import Checkpoint, optimiser_tensors, part, prefixed, restore_optimiser
 
 EVALUATE_EVERY = 2  # epochs between two looks at validation
 PATIENCE = 5  # looks without a better score before training stops
@@ -32,8 +32,8 @@ def train(
     if resumed:
         notes, tensors = resumed
         history, stale = notes["history"], notes["stale"]
-        model.load_state_dict(_part(tensors, "model."))
-        best = (notes["best"], _part(tensors, "best.") or None)
+        model.load_state_dict(part("model.", tensors))
+        best = (notes["best"], part("best.", tensors) or None)
         restore_optimiser(optimiser, tensors)
     for epoch in runtime.progress(range(len(history) + 1, epochs + 1), type(model).__name__):
         if stale == PATIENCE:
@@ -47,7 +47,9 @@ def train(
                 best = (score, copy.deepcopy(model.state_dict()))
         if checkpoint and checkpoint.due():
             tensors = (
-                _named("model.", model.state_dict()) | _named("best.", best[1] or {}) | optimiser_tensors(optimiser)
+                prefixed("model.", model.state_dict())
+                | prefixed("best.", best[1] or {})
+                | optimiser_tensors(optimiser)
             )
             checkpoint.save({"history": history, "stale": stale, "best": best[0]}, tensors)
     if best[1] is not None:
@@ -55,11 +57,3 @@ def train(
     if checkpoint:
         checkpoint.remove()
     return history
-
-
-def _named(prefix: str, tensors: dict) -> dict:
-    return {prefix + name: tensor for name, tensor in tensors.items()}
-
-
-def _part(tensors: dict, prefix: str) -> dict:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from kornia.filters import gaussian_blur2d, median_blur
+from kornia.filters import GaussianBlur2d, MedianBlur
 from skimage.restoration import denoise_tv_chambolle
 from torch import nn
 from torchvision.io import decode_jpeg, encode_jpeg
@@ -23,11 +23,11 @@ class JPEG(nn.Module):
         return torch.stack(decoded).to(images.device).float() / 255
 
 
-class Median(nn.Module):
+class Median(MedianBlur):
     """3 × 3 median (Xu et al. 2018)."""
 
-    def forward(self, images):
-        return median_blur(images, 3)
+    def __init__(self):
+        super().__init__(3)
 
 
 class BitDepth(nn.Module):
@@ -41,16 +41,12 @@ class BitDepth(nn.Module):
         return quantise((images * self.levels).round() / self.levels)
 
 
-class GaussianBlur(nn.Module):
+class GaussianBlur(GaussianBlur2d):
     """Gaussian blur of `sigma` pixels (Xu et al. 2018 and many others)."""
 
     def __init__(self, sigma: float):
-        super().__init__()
-        self.sigma = sigma
-
-    def forward(self, images):
-        size = 2 * int(np.ceil(3 * self.sigma)) + 1
-        return gaussian_blur2d(images, (size, size), (self.sigma, self.sigma))
+        side = 2 * int(np.ceil(3 * sigma)) + 1
+        super().__init__((side, side), (sigma, sigma))
 
 
 class TotalVariation(nn.Module):

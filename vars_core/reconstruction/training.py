@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vars_core.checkpoint import Checkpoint, fingerprint, optimiser_tensors, restore_optimiser
+from vars_core.checkpoint import Checkpoint, fingerprint, optimiser_tensors, part, prefixed, restore_optimiser
 from vars_core.extractor import batches, to_images
 from vars_core.reconstruction.online_attacks import OnlineAttacks, augment
 from vars_core.runtime import device, mixed_precision, progress
@@ -194,21 +194,16 @@ class Trainer:
         self.mean.update_parameters(self.model)
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
-        parts = {
-            "model": self.model.state_dict(),
-            "mean": self.mean.state_dict(),
-            "adam": optimiser_tensors(self.optimiser),
-        }
-        return {f"{name}/{part}/{key}": value for part, kept in parts.items() for key, value in kept.items()}
+        """All that a checkpoint needs of the training, under `name`."""
+        parts = prefixed("model/", self.model.state_dict()) | prefixed("mean/", self.mean.state_dict())
+        return prefixed(f"{name}/", parts | prefixed("adam/", optimiser_tensors(self.optimiser)))
 
     def load(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        for part, take in (
-            ("model", self.model.load_state_dict),
-            ("mean", self.mean.load_state_dict),
-            ("adam", lambda kept: restore_optimiser(self.optimiser, kept)),
-        ):
-            head = f"{name}/{part}/"
-            take({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
+        """Take back what `tensors` gave."""
+        own = part(f"{name}/", tensors)
+        self.model.load_state_dict(part("model/", own))
+        self.mean.load_state_dict(part("mean/", own))
+        restore_optimiser(self.optimiser, part("adam/", own))
 
     def finish(self) -> None:
         """The running mean becomes the model, frozen."""
