@@ -10,7 +10,7 @@ from torch import nn
 
 from vars_core.attacks.apgd import apgd
 from vars_core.attacks.carlini_wagner import cw_l2
-from vars_core.attacks.engine import AttackResult, linf, quantise, run
+from vars_core.attacks.engine import AttackResult, linf, quantise, run_attack
 from vars_core.attacks.feature_black_box import feature_black_box
 from vars_core.attacks.objectives import Objective, WithThreshold
 from vars_core.attacks.square import square
@@ -164,11 +164,11 @@ def test_run_makes_a_result_of_either_kind_of_attack():
         return apgd(objective, batch, 8, steps=5, generator=draw())
 
     for attack, queries in ((pgd, 5), (strong, 7)):
-        whole = run(attack, objective, images)
+        whole = run_attack(attack, objective, images)
         assert isinstance(whole, AttackResult) and whole.success is None
         assert whole.queries.tolist() == [queries] * 6
         torch.testing.assert_close(whole.value, objective(whole.images))
-        parts = run(attack, WithThreshold(objective, enough), images, batch=4)
+        parts = run_attack(attack, WithThreshold(objective, enough), images, batch=4)
         assert torch.equal(parts.images, whole.images)
         assert torch.equal(parts.success, parts.value >= enough) and parts.success.any()
-    assert torch.equal(run(pgd, objective, images).images, pgd(objective, images))
+    assert torch.equal(run_attack(pgd, objective, images).images, pgd(objective, images))

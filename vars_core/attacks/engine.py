@@ -4,7 +4,8 @@ An objective maps images (N, 3, H, W) in [0, 1] to one value per image (N,) and 
 budget, steps, restarts and rounding; it never sees a normalised image.
 
 Here are FGSM, PGD, BIM, MIM and the noise control, which give images. The attacks of `apgd`, `carlini_wagner`,
-`square` and `feature_black_box` know more when they end and give a `AttackResult`; `run` makes one of either kind.
+`square` and `feature_black_box` know more when they end and give an `AttackResult`; `run_attack` makes one of either
+kind.
 """
 
 from collections.abc import Callable
@@ -219,11 +220,11 @@ def attack_photos(
     return to_photos(in_batches(one, objective, images, batch, label))
 
 
-def run(attack: Callable, objective, images: torch.Tensor, batch: int = 64, label: str = "") -> AttackResult:
-    """`in_batches` for those who want a `AttackResult`: `attack(objective, images)` may give images or a
+def run_attack(attack: Callable, objective, images: torch.Tensor, batch: int = 64, label: str = "") -> AttackResult:
+    """`in_batches` for those who want an `AttackResult`: `attack(objective, images)` may give images or a
     `AttackResult`.
 
-    `linf` and `fgsm` give images, because that is all their many callers need; here they are made a `AttackResult`
+    `linf` and `fgsm` give images, because that is all their many callers need; here they are made an `AttackResult`
     with one more evaluation of each image, which isn't among its `queries`."""
 
     def one(objective, rows):

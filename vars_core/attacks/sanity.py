@@ -65,7 +65,7 @@ class ZeroGradientFirst(Objective):
 
 @dataclass(frozen=True)
 class _Trial:
-    """An attack, its objective and its images; everything is detail as shares (N,) of the way."""
+    """An attack, its objective and its images; results are shares (N,) of the way."""
 
     attack: Attack
     objective: Objective

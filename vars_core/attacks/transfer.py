@@ -1,6 +1,6 @@
 """Transfer: what photos that were attacked on one model do in another one.
 
-Victims other than the shop's VBPR see the same catalogue, each with features of its own kind, and are told for the
+Victims other than the shop's VBPR see the same catalogue, each with features of its own kind, and results are for the
 same users. Extractors other than the shop's see the same pixels.
 """
 

@@ -130,7 +130,7 @@ def attacked_items(split, n, seed):
 
 
 def attacker_users(n_users, share, seed):
-    """Disjoint, sorted (known, reporting): users an attacker optimises on, users results are told for."""
+    """Disjoint, sorted (known, reporting): users an attacker optimises on, users that results are reported for."""
     n_known = round(share * n_users)
     if not 0 < n_known < n_users:
         raise ValueError(f"attacker_users={share} of {n_users} users leaves one side empty; use a share like 0.5")

@@ -46,7 +46,7 @@ class Span:
 
 def load(file: BinaryIO, progress: Callable[[int], None] = lambda position: None):
     """The object that the pickle at `file`'s position holds, of dicts, lists, tuples, sets, numbers, text, bytes,
-    `Span`s; an array becomes a list, a long array of plain numbers a list of one Span. `progress` is told the
+    `Span`s; an array becomes a list, a long array of plain numbers a list of one Span. `progress` is given the
     position behind each long string.
 
     Raises UnpickleError for a pickle that is damaged or that names anything but data (os.system, …)."""

@@ -51,7 +51,7 @@ def load_defence(folder: Path, extractor: Path, rate: str) -> tuple[Defence, str
     try:
         defence = Defence.load(folder, Extractor.load(extractor))
     except (RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        # not the pair that was saved score_all, networks of another layout, or files that are something else
+        # not the pair that was saved together, networks of another layout, or files that are something else
         way = "name its own with --extractor, or make both again (`dvc repro detection`; remove scratch/models)"
         raise ScreenError(f"{folder} can't be used with {extractor}: {way}\n{error}") from error
     if rate not in defence.thresholds:

@@ -32,12 +32,12 @@ def full_ranking(recommender, features, split, ks=KS, part: str = "test") -> dic
     """
     n_users, n_items = split.train.shape
     for k in ks:
-        ranking.check_length(k, n_items)
+        ranking.check_list_length(k, n_items)
     train, targets = sparse.csr_array(split.train), np.asarray(getattr(split, part), dtype=np.int64)
     cold_positives = sparse.csr_array(split.cold_positives)
     rank, cold = np.full(n_users, np.nan), np.full(n_users, np.nan)
     for block in ranking.user_blocks(n_users, n_items):
-        scores = ranking.finite(recommender.scores(np.arange(block.start, block.stop), features), "scores")
+        scores = ranking.finite_tensor(recommender.scores(np.arange(block.start, block.stop), features), "scores")
         rank[block] = ranking.ranks(scores, targets[block], train[block], first_user=block.start)
         cold[block] = cold_auc(scores, split.cold, cold_positives[block])
     owned = np.diff(train.indptr)
@@ -58,7 +58,7 @@ def cold_auc(scores, cold, cold_positives) -> np.ndarray:
     rows, columns = ranking.true_entries(positives, torch.as_tensor(scores).device)
     if not len(rows):
         return out
-    block = ranking.finite(torch.as_tensor(scores)[:, torch.from_numpy(cold)], "scores")
+    block = ranking.finite_tensor(torch.as_tensor(scores)[:, torch.from_numpy(cold)], "scores")
     own, mine = block[rows, columns], torch.full(block.shape, torch.inf, dtype=block.dtype, device=block.device)
     mine[rows, columns] = own
     others = block.index_put((rows, columns), own.new_tensor(torch.inf)).sort(dim=1).values  # positives past the end

@@ -5,7 +5,7 @@
     item_scores(users, items, features)  (U, A) for A photos, differentiable in `features` (for attacks)
     save(path), Class.load(path)         safetensors with the class, its sizes and the catalogue's fingerprint
 
-Features are float32 (I, D), standardised on training items. NegativeSampler are drawn uniformly from the items that
+Features are float32 (I, D), standardised on training items. Negatives are drawn uniformly from the items that
 have training interactions and that the user has not: an item that nobody could have bought yet is no evidence
 of dislike, and sampling it would teach VBPR that its photo is unwanted. For the same reason an item without
 training interactions keeps γ_i = 0 and gets the mean bias of the others, the best guess when nothing is

@@ -41,7 +41,7 @@ class DVBPR(Recommender):
     """s(u, i) = θ_u · Φ(x_i): no item factors and no biases, as in the paper (eq. 5), trained by BPR through Φ.
 
     The features of this victim are those of its *own* network: `network` is Φ, `scores(users, Φ(x))` takes what
-    `extract(model.network, photos)` gives, and an attack differentiates through `network`. NegativeSampler, early
+    `extract(model.network, photos)` gives, and an attack differentiates through `network`. Negatives, early
     stopping and the penalty are those of the other victims.
 
     A step takes a random group of items and all training interactions with them; negatives come from the same group,

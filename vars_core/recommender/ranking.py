@@ -1,4 +1,4 @@
-"""Where items stand in people's lists: full ranking, pessimistic ties, and what attacks change.
+"""Where items stand in people's lists: full ranking, pessimistic ties, changed items, the lists themselves.
 
 The rank of item i for user u, with I_u⁺ the *training* items of u:
 
@@ -17,7 +17,9 @@ from scipy import sparse
 _CHUNK = 1 << 24  # entries of a score block held at once: 64 MB in float32
 
 
-def finite(values, name: str) -> torch.Tensor:
+def finite_tensor(values, name: str) -> torch.Tensor:
+    """`values` as floating point, without a gradient. Raises ValueError, saying `name` and where, if one isn't
+    finite."""
     tensor = torch.as_tensor(values).detach()
     if not tensor.is_floating_point():
         tensor = tensor.double()
@@ -28,7 +30,8 @@ def finite(values, name: str) -> torch.Tensor:
     return tensor
 
 
-def check_length(k: int, n_items: int) -> None:
+def check_list_length(k: int, n_items: int) -> None:
+    """Raise ValueError unless a list of `k` places fits a catalogue of `n_items`."""
     if not 1 <= k <= n_items:
         raise ValueError(f"k = {k} does not fit a catalogue of {n_items} items (1 ≤ k ≤ {n_items})")
 
@@ -39,6 +42,7 @@ def _check_shapes(scores, train) -> None:
 
 
 def user_blocks(n_users: int, n_items: int):
+    """Slices of users, each with as many scores (users, items) as are held at once."""
     step = max(1, _CHUNK // max(n_items, 1))
     return (slice(start, min(start + step, n_users)) for start in range(0, n_users, step))
 
@@ -66,7 +70,7 @@ def ranks(scores, targets, train, *, first_user: int = 0) -> np.ndarray:
     out = np.full(n_users, np.nan)
     for block in user_blocks(n_users, n_items):
         number = first_user + block.start
-        out[block] = _rank_block(finite(scores[block], "scores"), targets[block], train[block], number)
+        out[block] = _rank_block(finite_tensor(scores[block], "scores"), targets[block], train[block], number)
     return out
 
 
@@ -107,14 +111,17 @@ class RankLookup:
 
     def __init__(self, scores, train):
         _check_shapes(scores, train)
-        self._masked = finite(scores, "scores").clone()
+        self._masked = finite_tensor(scores, "scores").clone()
         rows, columns = true_entries(train, self._masked.device)
         self._masked[rows, columns] = -torch.inf  # finite new scores are above it, so a masked item never competes
         self._ordered = self._masked.sort(dim=1).values
 
     def ranks(self, items, new_scores) -> np.ndarray:
         """As `item_ranks`: float64 (U, A), NaN where i ∈ I_u⁺."""
-        items, new = np.asarray(items, dtype=np.int64), finite(new_scores, "new scores").to(self._masked.device)
+        items, new = (
+            np.asarray(items, dtype=np.int64),
+            finite_tensor(new_scores, "new scores").to(self._masked.device),
+        )
         _checked(items, new, *self._masked.shape)
         common = torch.promote_types(self._masked.dtype, new.dtype)
         new, ordered = new.to(common).contiguous(), self._ordered.to(common)
@@ -137,11 +144,11 @@ def top_k(scores, train, k: int) -> np.ndarray:
     """Every user's list (U, k): the k best items outside I_u⁺, best first, ties by index, -1 past the end."""
     scores = torch.as_tensor(scores)
     _check_shapes(scores, train)
-    check_length(k, train.shape[1])
+    check_list_length(k, train.shape[1])
     train = sparse.csr_array(train)
     out = np.empty((train.shape[0], k), dtype=np.int64)
     for block in user_blocks(*train.shape):
-        masked = finite(scores[block], "scores").clone()
+        masked = finite_tensor(scores[block], "scores").clone()
         masked[true_entries(train[block], masked.device)] = -torch.inf
         best = masked.sort(dim=1, descending=True, stable=True)
         lists = best.indices[:, :k].masked_fill(best.values[:, :k] == -torch.inf, -1)

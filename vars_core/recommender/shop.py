@@ -1,6 +1,6 @@
 """A shop: one recommender that serves a catalogue through a filter, and what an attacked photo does there.
 
-Ranks are those of one changed item among everyone else's clean items; results are told for users that the
+Ranks are those of one changed item among everyone else's clean items; results are reported for users that the
 attacker did not know (U \\ U_a).
 """
 

@@ -16,7 +16,7 @@ from vars_core.extractor import batches, to_images
 from vars_core.reconstruction.online_attacks import OnlineAttacks, augment
 from vars_core.runtime import device, mixed_precision, progress
 
-# of what a filter learns from; with an eighth of clean photos the gate tells them worse
+# of what a filter learns from; with an eighth of clean photos the gate knows them less well
 CLEAN_SHARE = 1 / 4  # photos that it should leave alone
 NOISY_SHARE = 1 / 8
 
@@ -104,7 +104,7 @@ def train_filters(
     attacker = OnlineAttacks(extractor, feature_tensor(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
     trainers = {name: Trainer(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
     rows, history = _resumed(noted, trainers, generator)
-    # a mirrored or shifted perturbation is no attack any more: photos with fixed_attacks come as they are
+    # a mirrored or shifted perturbation is no attack any more: photos attacked beforehand come as they are
     paired = None if fixed_attacks is None else np.concatenate([photos, fixed_attacks], axis=3)
     for step in progress(range(len(history) // len(arms), steps), f"filters {', '.join(arms)}"):
         source = photos if fixed_attacks is None else paired
