@@ -47,7 +47,7 @@ peers: env  ## parity with ART's and torchattacks' attacks, installed apart, in 
 	@mkdir -p scratch
 	uv pip install --quiet --python $(PY) --no-deps --target scratch/peers $(PEERS)
 	@PYTHONPATH=scratch/peers $(PY) -c 'import art, torchattacks'  # else the tests would be skipped
-	PYTHONPATH=scratch/peers $(PY) -m pytest -n 0 -rs tests/test_peers.py
+	PYTHONPATH=scratch/peers $(PY) -m pytest -n 0 -rs tests/attacks/test_peers.py
 
 smoke: env  ## all notebooks on a toy catalogue, in a temporary folder
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m vars_core study smoke --profile smoke --work "$$work"

@@ -63,8 +63,7 @@ def pretrained(weights: Path, drawings: tuple[np.ndarray, pd.DataFrame]) -> Extr
 
 
 def classifier(eye: Extractor) -> nn.Module:
-    """`network` and a linear layer on it, since the peers attack classifiers. What it says doesn't matter to speed.
-    """
+    """`network` and a linear layer on it, since peers attack classifiers. What it says doesn't matter to speed."""
     torch.manual_seed(0)
     net = nn.Sequential(copy.deepcopy(eye), nn.Linear(eye.dim, CLASSES))
     return net.to(device(), memory_format=torch.channels_last).eval()

@@ -159,6 +159,11 @@ def test_no_path_of_a_module_dangles():
     assert not wrong, wrong
 
 
+def test_no_path_of_a_test_dangles():
+    mentioned = {(f, found) for f, text in texts().items() for found in re.findall(r"\btests/[\w/]+\.py", text)}
+    assert not [pair for pair in mentioned if not (ROOT / pair[1]).is_file()]
+
+
 def test_no_name_in_a_docstring_dangles():
     """`module.name` in backticks is a name that the module gives."""
     short = {name.split(".")[-1]: name for name in TREES if name.count(".") and room(name) != name.split(".")[-1]}

@@ -91,7 +91,7 @@ def _command(commands, run, name: str, help: str, example: str) -> argparse.Argu
 def parser() -> argparse.ArgumentParser:
     """All commands with their options; `run` of what it parses is what to call with it."""
     top = argparse.ArgumentParser(
-        prog="vars", description="The commands of the study: a filter before a recommender."
+        prog="vars", description="Attacks on visually-aware recommenders and a defence: the study."
     )
     commands = top.add_subparsers(required=True, metavar="command")
 

@@ -1,4 +1,4 @@
-"""The recommender's eye: image → standardised visual features, with every normalisation inside.
+"""What the recommender sees a photo with: image → standardised visual features, with every normalisation inside.
 
 ε is a budget in pixels only if nothing outside this module rescales the image. The peers that
 attacked *after* mean/std normalisation spent budgets of 0.92 grey levels and called them 4.

@@ -18,36 +18,17 @@ _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sns
 
 UNNAMED = "0.3"  # of a defence or an attack that has no colour of its own yet
 DEFENCE_COLOURS = defaultdict(lambda: UNNAMED, {
-    "none": _GREY,
-    "jpeg50": _YELLOW,
-    "jpeg75": _ORANGE,
-    "jpeg90": _PINK,
-    "median": _BROWN,
-    "conv": _SKY,
-    "windowed_vit": _PURPLE,
-    "global_vit": _BLUE,
-    "filter": _BLUE,
-    "detector": _RED,
-    "both": _GREEN,
-    "both_adaptive": _PURPLE,
-    "global_vit_adaptive": _RED,
-    "filter_adaptive": _RED,
-    "robust": _GREEN,
-    "amr": _GREY,
-    "bits3": _PINK,
-    "bits4": _PINK,
-    "bits5": _PINK,
-    "gaussian": _BROWN,
-    "tv": _BROWN,
+    "none": _GREY, "jpeg50": _YELLOW, "jpeg75": _ORANGE, "jpeg90": _PINK, "bits3": _PINK, "bits4": _PINK,
+    "bits5": _PINK, "median": _BROWN, "gaussian": _BROWN, "tv": _BROWN, "conv": _SKY, "windowed_vit": _PURPLE,
+    "global_vit": _BLUE, "global_vit_adaptive": _RED, "filter": _BLUE, "filter_adaptive": _RED, "detector": _RED,
+    "both": _GREEN, "both_adaptive": _PURPLE, "robust": _GREEN, "amr": _GREY,
     # detectors, in notebook 5
-    "contrastive": _GREEN,
-    "bce": _ORANGE,
-    "squeezing": _BROWN,
-    "magnet": _PURPLE,
-    "lid": _PINK,
-    "mahalanobis": _SKY,
-    "knn": _GREY,
-    "jpeg": _YELLOW,
+    "contrastive": _GREEN, "bce": _ORANGE, "squeezing": _BROWN, "magnet": _PURPLE, "lid": _PINK, "mahalanobis": _SKY,
+    "knn": _GREY, "jpeg": _YELLOW,
+})  # fmt: skip
+ATTACK_COLOURS = defaultdict(lambda: UNNAMED, {
+    "none": _GREY, "noise": _BROWN, "fgsm": _ORANGE, "pgd": _RED, "mim": _PURPLE, "untargeted:pgd": _PINK,
+    "promote:fgsm": _SKY, "promote:pgd": _BLUE, "reach:pgd": _GREEN,
 })  # fmt: skip
 
 
@@ -67,17 +48,6 @@ RECOMMENDERS = {
     "amr": Look("AMR", "D", _ORANGE),
     "vbpr": Look("VBPR", "o", _RED),
 }
-ATTACK_COLOURS = defaultdict(lambda: UNNAMED, {
-    "none": _GREY,
-    "noise": _BROWN,
-    "fgsm": _ORANGE,
-    "pgd": _RED,
-    "promote:fgsm": _SKY,
-    "promote:pgd": _BLUE,
-    "reach:pgd": _GREEN,
-    "mim": _PURPLE,
-    "untargeted:pgd": _PINK,
-})  # fmt: skip
 
 
 def theme() -> None:

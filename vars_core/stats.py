@@ -4,8 +4,6 @@ Bootstrap weights are drawn once as counts and applied by matrix products, so a 
 (users, items) matrix cost two products. Arms that are compared share their resamples (paired).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy import stats as distributions

@@ -8,20 +8,16 @@ downwards; a pixel that nobody touched falls by 1 where the round trip through f
 """
 
 import torch
+from torchvision.transforms.functional import normalize
 
 from vars_core.attacks.engine import ObjectiveFn, eval_mode, gradient
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
-def _normalise(images: torch.Tensor, mean, std) -> torch.Tensor:
-    shape = (1, 3, 1, 1)
-    return (images - torch.tensor(mean).view(shape).to(images)) / torch.tensor(std).view(shape).to(images)
-
-
 def _denormalise(images: torch.Tensor) -> torch.Tensor:
     """Their inverse: a second normalisation, by −mean/std and 1/std, in the same precision."""
-    return _normalise(images, [-m / s for m, s in zip(MEAN, STD, strict=True)], [1 / s for s in STD])
+    return normalize(images, [-m / s for m, s in zip(MEAN, STD, strict=True)], [1 / s for s in STD])
 
 
 def truncated(images: torch.Tensor) -> torch.Tensor:
@@ -31,7 +27,7 @@ def truncated(images: torch.Tensor) -> torch.Tensor:
 
 def round_trip(images: torch.Tensor) -> torch.Tensor:
     """What their path makes of images that nobody attacked. Float32, as theirs was."""
-    return truncated(_denormalise(_normalise(images.float(), MEAN, STD)))
+    return truncated(_denormalise(normalize(images.float(), MEAN, STD)))
 
 
 def realised(epsilon: float) -> tuple[float, ...]:
@@ -47,7 +43,7 @@ def var_as_published(
 
     `objective` takes pixels, as everywhere. Returns images on the 8-bit grid that do *not* spend ε in pixels.
     """
-    start = _normalise(images.float(), MEAN, STD)
+    start = normalize(images.float(), MEAN, STD)
     eps = epsilon / 255
     x = start
     with eval_mode(objective):

@@ -20,8 +20,7 @@ from vars_core.runtime import device
 
 
 def promote(shop: Shop, items, features: nn.Module) -> Promote:
-    """*promote* for `items` (A,), one per image, differentiated through `features`, on the users known to attackers.
-    """
+    """*promote* for `items` (A,), one per image, through `features`, optimised on the users known to attackers."""
     scores = shop.recommender.scores(shop.known_users, shop.features).to(device())
     owned = torch.as_tensor(np.asarray(shop.split.train[shop.known_users].todense())).to(device())
     weights = shop.recommender.visual_matrix()[shop.known_users]

@@ -122,10 +122,7 @@ def _read(cfg, seed, source, cache):
     notes = dict(read.notes)
     if read.interactions is None:
         rng = runtime.rng(seed, "feedback")
-        interactions, user_ids = (
-            feedback.simulate(items, good, cfg, rng),
-            [f"u{u:05d}" for u in range(cfg.users)],
-        )
+        interactions, user_ids = (feedback.simulate(items, good, cfg, rng), [f"u{u:05d}" for u in range(cfg.users)])
     else:
         frame = read.interactions[read.interactions["item_id"].isin(items["item_id"])]
         notes["interactions_with_rejected_items"] += len(read.interactions) - len(frame)

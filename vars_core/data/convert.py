@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from vars_core import runtime
 from vars_core.data import dvbpr_file, photos
 from vars_core.data.folder import NOT_IN_AN_ID, CatalogueError
-from vars_core.data.unpickle import Span
+from vars_core.data.unpickle import Span, UnpickleError
 
 ROWS = 500_000  # of a table held at once
 
@@ -77,15 +77,16 @@ def dvbpr(file: Path, out: Path) -> dict:
     stat = _file(file, "DVBPR's .npy file").stat()
     target = _Target(out, kind="dvbpr", name=file.name, size=stat.st_size, date=stat.st_mtime_ns)
     with tqdm(total=stat.st_size, desc="reading", unit="B", unit_scale=True, leave=False) as bar:
-        try:
-            content = dvbpr_file.read(file, lambda position: bar.update(position - bar.n))
-        except dvbpr_file.DvbprError as error:
-            raise CatalogueError(str(error)) from None
+        content = dvbpr_file.read(file, lambda position: bar.update(position - bar.n))
     rows = []
     with file.open("rb") as opened:
         for number in runtime.progress(sorted(content.photos), "photos"):
             photo = content.photos[number]
-            if target.photo(str(number), photo.read(opened) if isinstance(photo, Span) else photo):
+            try:
+                photo = photo.read(opened) if isinstance(photo, Span) else photo
+            except UnpickleError as error:
+                raise CatalogueError(f"{file}: item {number}: {error}") from None
+            if target.photo(str(number), photo):
                 rows.append((str(number), content.category[number]))
     items = pd.DataFrame(rows, columns=["item_id", "category"])
     frame = pd.DataFrame(content.interactions, columns=["user_id", "item_id", "part"])

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vars_core.data.folder import CatalogueError
 from vars_core.data.unpickle import Span, UnpickleError, load
 
 PARTS = ("train", "validation", "test")
-
-
-class DvbprError(ValueError):
-    """Not a file of that kind."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +30,19 @@ class DvbprFile:
 def read(path: Path, progress: Callable[[int], None] = lambda position: None) -> DvbprFile:
     """Read `path` with memory for everything but the photos, which stay in the file.
 
-    Raises DvbprError naming the file and what was expected."""
+    Raises CatalogueError naming the file and what was expected."""
     try:
         with path.open("rb") as file:
             _skip_header(file, path)
             content = load(file, progress)
     except UnpickleError as error:
-        raise DvbprError(f"{path}: {error}") from None
+        raise CatalogueError(f"{path}: {error}") from None
     if not isinstance(content, list) or len(content) < 6:
-        raise DvbprError(f"{path}: six objects expected, user_train … itemnum")
+        raise CatalogueError(f"{path}: six objects expected, user_train … itemnum")
     *parts, items, n_users, n_items = content[:6]
     if not isinstance(n_users, int) or not isinstance(n_items, int):
         kinds = " and ".join(type(n).__name__ for n in (n_users, n_items))
-        raise DvbprError(f"{path}: usernum and itemnum must be numbers, got {kinds}")
+        raise CatalogueError(f"{path}: usernum and itemnum must be numbers, got {kinds}")
     rows = [
         (user, _product(review, path), part)
         for part, content in zip(PARTS, parts, strict=True)
@@ -55,7 +52,7 @@ def read(path: Path, progress: Callable[[int], None] = lambda position: None) ->
     photos, category = {}, {}
     for number, fields in _pairs(items, "Item", path):
         if not isinstance(fields, dict):
-            raise DvbprError(f"{path}: Item {number} is a {type(fields).__name__}, not a dict")
+            raise CatalogueError(f"{path}: Item {number} is a {type(fields).__name__}, not a dict")
         fields = {_name(key): value for key, value in fields.items()}
         photo = fields.get("imgs")
         if isinstance(photo, Span | bytes | str) and photo not in (b"Not Found", "Not Found", b"", ""):
@@ -63,7 +60,7 @@ def read(path: Path, progress: Callable[[int], None] = lambda position: None) ->
         category[number] = _category(fields)
     unknown = {item for _, item, _ in rows} - category.keys()
     if unknown:
-        raise DvbprError(f"{path}: a review names product {min(unknown)}, which is not among the {n_items} items")
+        raise CatalogueError(f"{path}: a review names product {min(unknown)}, which is not among the {n_items} items")
     return DvbprFile(photos, category, rows)
 
 
@@ -74,9 +71,9 @@ def _skip_header(file, path: Path) -> None:
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         _, _, dtype = reader(file)
     except ValueError as error:
-        raise DvbprError(f"{path}: not a .npy file ({error})") from None
+        raise CatalogueError(f"{path}: not a .npy file ({error})") from None
     if not dtype.hasobject:
-        raise DvbprError(f"{path}: an array of {dtype}, not of objects; is it a file of image features?")
+        raise CatalogueError(f"{path}: an array of {dtype}, not of objects; is it a file of image features?")
 
 
 def _pairs(container, name: str, path: Path):
@@ -84,14 +81,14 @@ def _pairs(container, name: str, path: Path):
         return container.items()
     if isinstance(container, list | tuple):
         return enumerate(container)
-    raise DvbprError(f"{path}: {name} is a {type(container).__name__}; a dict or list expected")
+    raise CatalogueError(f"{path}: {name} is a {type(container).__name__}; a dict or list expected")
 
 
 def _product(review, path: Path) -> int:
     if isinstance(review, dict):
         review = next((review[key] for key in ("productid", b"productid") if key in review), None)
     if not isinstance(review, int):
-        raise DvbprError(f"{path}: a review without a product number (productid)")
+        raise CatalogueError(f"{path}: a review without a product number (productid)")
     return review
 
 

@@ -86,12 +86,7 @@ def photo_statistics(photos):
         luminance = x @ np.array([0.299, 0.587, 0.114], np.float32)
         detail = np.abs(luminance[:, 1:-1, 1:-1] - _neighbours(luminance))
         rows[start : start + len(x)] = np.stack(
-            [
-                luminance.mean((1, 2)),
-                (x.max(3) - x.min(3)).mean((1, 2)),
-                luminance.std((1, 2)),
-                detail.mean((1, 2)),
-            ],
+            [luminance.mean((1, 2)), (x.max(3) - x.min(3)).mean((1, 2)), luminance.std((1, 2)), detail.mean((1, 2))],
             axis=1,
         )
     return rows

@@ -7,25 +7,11 @@ A product is a list of parts (outline (P, 2) in x right, y down, about −1 to 1
 
 import numpy as np
 
-MATERIALS = {  # relief of the body, and how glossy it is
-    "tee": ("cloth", 0.0),
-    "dress": ("cloth", 0.05),
-    "trousers": ("cloth", 0.0),
-    "shoe": ("leather", 0.25),
-    "bag": ("leather", 0.2),
-    "hat": ("cloth", 0.0),
-    "mug": ("ceramic", 0.5),
-    "lamp": ("cloth", 0.1),
-    "watch": ("leather", 0.2),
-    "chair": ("cloth", 0.05),
-    "bottle": ("ceramic", 0.6),
-    "glasses": ("ceramic", 0.4),
-}
-
 
 def outline(category, style, rng):
     """Parts of a product of `category` in `style` (one of STYLES[category]); `rng` draws the proportions."""
-    return _DRAW[category](style, lambda low, high: float(rng.uniform(low, high)))
+    draw, *_ = CATEGORIES[category]
+    return draw(style, lambda low, high: float(rng.uniform(low, high)))
 
 
 def smooth(points, rounds=2):
@@ -85,14 +71,7 @@ def _dress(style, n):
     length = {"mini": n(0.3, 0.45), "midi": n(0.6, 0.72), "maxi": n(0.85, 0.97)}[style]
     waist, flare = n(0.2, 0.28), n(0.4, 0.68)
     body = _mirror(
-        [
-            (0.1, -0.9),
-            (0.26, -0.9),
-            (0.3, -0.55),
-            (waist, -0.22),
-            (flare * 0.75, 0.2 * length + 0.1),
-            (flare, length),
-        ]
+        [(0.1, -0.9), (0.26, -0.9), (0.3, -0.55), (waist, -0.22), (flare * 0.75, 0.2 * length + 0.1), (flare, length)]
     )
     parts = [
         (smooth(body, 2), "body"),
@@ -104,22 +83,11 @@ def _dress(style, n):
 
 def _trousers(style, n):
     """One leg and its mirror image; `part` is how far the legs stand apart at the foot."""
-    ends = {
-        "shorts": (0.0, 0.15, 0.2, 0.26),
-        "slim": (0.85, 0.95, 0.12, 0.16),
-        "wide": (0.82, 0.95, 0.22, 0.3),
-    }
+    ends = {"shorts": (0.0, 0.15, 0.2, 0.26), "slim": (0.85, 0.95, 0.12, 0.16), "wide": (0.82, 0.95, 0.22, 0.3)}
     low, high, narrow, broad = ends[style]
     end, foot, hip, part = n(low, high), n(narrow, broad), n(0.3, 0.38), n(0.07, 0.2)
     crotch = n(-0.38, -0.28)
-    leg = [
-        (0, -0.85),
-        (hip * 0.86, -0.85),
-        (hip, -0.45),
-        (part + 1.7 * foot, end),
-        (part, end),
-        (0.0, crotch),
-    ]
+    leg = [(0, -0.85), (hip * 0.86, -0.85), (hip, -0.45), (part + 1.7 * foot, end), (part, end), (0.0, crotch)]
     right = np.array(leg, float)
     return [
         (right, "body"),
@@ -147,11 +115,7 @@ def _shoe(style, n):
         ]
         body += [(-0.15, 0.36), (-0.5, 0.12), (-0.78, 0.1)]
         spike = np.array([(-0.79, 0.0), (-0.52, 0.06), (-0.66, up), (-0.75, up)])
-        return [
-            (spike, "trim"),
-            (smooth(body, 2), "body"),
-            (_bar((-0.12, 0.39), (toe * 0.97, 0.5), 0.04), "dark"),
-        ]
+        return [(spike, "trim"), (smooth(body, 2), "body"), (_bar((-0.12, 0.39), (toe * 0.97, 0.5), 0.04), "dark")]
     top = n(-0.22, -0.1) if style == "sneaker" else n(-0.85, -0.6)
     body = [(-0.72, top), (-0.2, top), (-0.1, -0.1), (0.35, n(0.0, 0.12)), (toe, 0.2), (toe + 0.06, 0.55)]
     body += [(-0.8, 0.55), (-0.82, 0.1)]
@@ -213,11 +177,7 @@ def _hat(style, n):
     if style == "cap":
         dome = [(-crown, 0.2), (-crown, -0.2), (-0.2, -0.55), (0.3, -0.5), (crown, -0.1), (crown, 0.2)]
         peak = [(crown - 0.3, 0.1), (crown, 0.05), (n(0.85, 0.95), 0.22), (0.9, 0.3), (crown - 0.2, 0.22)]
-        return [
-            (smooth(dome, 3), "body"),
-            (smooth(peak, 2), "trim"),
-            (_ellipse(-0.02, -0.52, 0.05, 0.03), "trim"),
-        ]
+        return [(smooth(dome, 3), "body"), (smooth(peak, 2), "trim"), (_ellipse(-0.02, -0.52, 0.05, 0.03), "trim")]
     brim, tall = n(0.8, 0.95), n(0.45, 0.62)
     dome = _mirror([(0.12, 0.05 - tall), (0.34, -tall), (crown * 0.9, -0.1), (crown, 0.22)])
     return [
@@ -257,11 +217,7 @@ def _lamp(style, n):
         ]
     foot, stem = n(0.25, 0.4), n(0.02, 0.05)
     if style == "floor":
-        return [
-            (_box(0, 0.2, stem * 0.8, 0.7), "metal"),
-            (_ellipse(0, 0.9, foot, 0.06), "metal"),
-            (shade, "body"),
-        ]
+        return [(_box(0, 0.2, stem * 0.8, 0.7), "metal"), (_ellipse(0, 0.9, foot, 0.06), "metal"), (shade, "body")]
     vase = _mirror([(0.06, 0.0), (n(0.12, 0.3), 0.4), (0.1, 0.75)])
     return [
         (_box(0, 0.2, stem, 0.5), "metal"),
@@ -313,21 +269,12 @@ def _chair(style, n):
         ]
     high = n(0.36, 0.46)
     posts = [(_bar((x, seat), (x * 0.95, -0.9), leg), "wood") for x in (-wide * 0.85, wide * 0.85)]
-    return [
-        *back,
-        *legs,
-        *posts,
-        (_squircle(0, -0.88 + high, wide * 0.86, high * n(0.6, 0.9)), "body"),
-        cushion,
-    ]
+    return [*back, *legs, *posts, (_squircle(0, -0.88 + high, wide * 0.86, high * n(0.6, 0.9)), "body"), cushion]
 
 
 def _bottle(style, n):
     wide = {"wine": n(0.2, 0.26), "flask": n(0.28, 0.36), "jug": n(0.38, 0.5)}[style]
-    shoulder, neck = (
-        n(-0.35, -0.15),
-        {"wine": n(0.07, 0.09), "flask": n(0.14, 0.19), "jug": n(0.1, 0.16)}[style],
-    )
+    shoulder, neck = (n(-0.35, -0.15), {"wine": n(0.07, 0.09), "flask": n(0.14, 0.19), "jug": n(0.1, 0.16)}[style])
     body = _mirror([(neck, -0.85), (neck, shoulder - 0.25), (wide, shoulder), (wide, 0.8), (wide * 0.94, 0.92)])
     label, cap = n(0.14, 0.28), n(0.05, 0.11)
     parts = [
@@ -362,11 +309,7 @@ def _glasses(style, n):
         parts.append(
             (
                 np.array(
-                    [
-                        (gap + 2 * a - 0.05, -0.12),
-                        (gap + 2 * a + 0.12, -n(0.28, 0.4)),
-                        (gap + 2 * a + 0.06, -0.02),
-                    ]
+                    [(gap + 2 * a - 0.05, -0.12), (gap + 2 * a + 0.12, -n(0.28, 0.4)), (gap + 2 * a + 0.06, -0.02)]
                 )
                 * flip,
                 "plain",
@@ -375,32 +318,19 @@ def _glasses(style, n):
     return parts
 
 
-STYLES = {
-    "tee": ("short", "long", "sleeveless"),
-    "dress": ("mini", "midi", "maxi"),
-    "trousers": ("shorts", "slim", "wide"),
-    "shoe": ("sneaker", "boot", "heel"),
-    "bag": ("tote", "backpack", "clutch"),
-    "hat": ("cap", "brim", "beanie"),
-    "mug": ("straight", "tapered", "bowl"),
-    "lamp": ("table", "floor", "pendant"),
-    "watch": ("round", "square", "diver"),
-    "chair": ("dining", "stool", "armchair"),
-    "bottle": ("wine", "flask", "jug"),
-    "glasses": ("round", "square", "cat"),
+CATEGORIES = {  # how it is drawn, in which styles, what its body is made of, and how glossy that is
+    "tee": (_tee, ("short", "long", "sleeveless"), "cloth", 0.0),
+    "dress": (_dress, ("mini", "midi", "maxi"), "cloth", 0.05),
+    "trousers": (_trousers, ("shorts", "slim", "wide"), "cloth", 0.0),
+    "shoe": (_shoe, ("sneaker", "boot", "heel"), "leather", 0.25),
+    "bag": (_bag, ("tote", "backpack", "clutch"), "leather", 0.2),
+    "hat": (_hat, ("cap", "brim", "beanie"), "cloth", 0.0),
+    "mug": (_mug, ("straight", "tapered", "bowl"), "ceramic", 0.5),
+    "lamp": (_lamp, ("table", "floor", "pendant"), "cloth", 0.1),
+    "watch": (_watch, ("round", "square", "diver"), "leather", 0.2),
+    "chair": (_chair, ("dining", "stool", "armchair"), "cloth", 0.05),
+    "bottle": (_bottle, ("wine", "flask", "jug"), "ceramic", 0.6),
+    "glasses": (_glasses, ("round", "square", "cat"), "ceramic", 0.4),
 }
-
-_DRAW = {
-    "tee": _tee,
-    "dress": _dress,
-    "trousers": _trousers,
-    "shoe": _shoe,
-    "bag": _bag,
-    "hat": _hat,
-    "mug": _mug,
-    "lamp": _lamp,
-    "watch": _watch,
-    "chair": _chair,
-    "bottle": _bottle,
-    "glasses": _glasses,
-}
+STYLES = {category: styles for category, (_, styles, _, _) in CATEGORIES.items()}
+MATERIALS = {category: (body, gloss) for category, (_, _, body, gloss) in CATEGORIES.items()}

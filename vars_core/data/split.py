@@ -109,11 +109,7 @@ def load(path):
         shape = tuple(arrays["shape"])
         matrices = {
             name: sp.csr_matrix(
-                (
-                    np.ones(len(arrays[f"{name}_indices"]), bool),
-                    arrays[f"{name}_indices"],
-                    arrays[f"{name}_indptr"],
-                ),
+                (np.ones(len(arrays[f"{name}_indices"]), bool), arrays[f"{name}_indices"], arrays[f"{name}_indptr"]),
                 shape=shape,
             )
             for name in ("train", "cold_positives")

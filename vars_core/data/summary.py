@@ -13,8 +13,7 @@ MAX_SHOWN = 20  # rejected rows printed; the rest is counted
 
 
 def check(source: Path, params_file: Path) -> int:
-    """Print what is wrong with the catalogue `source` and what the study makes of it with these parameters; 0 or 1.
-    """
+    """Print what is wrong with `source`, and what the study with these parameters makes of it; 0 or 1."""
     values = params.load(params_file)
     cfg = params.Data(**values["data"] | {"source": "folder", "path": str(source.resolve())})
     found = folder.problems(source)

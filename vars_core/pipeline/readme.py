@@ -18,34 +18,37 @@ BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -
 REACH = "reach:pgd@8"
 SUBTLE = "reach:pgd@4"  # nobody sees it
 VICTIMS = {"bprmf": "BPR-MF", "visualknn": "visual k-NN", "vbpr": "VBPR", "amr": "AMR", "dvbpr": "DVBPR"}
+FILTERS = {"global_vit": "global ViT", "jpeg75": "JPEG 75"}
+RECOVERED = [("global_vit", 2), ("global_vit", 4), ("global_vit", 8), ("jpeg75", 8)]
+CLEAN = [
+    ("feature change on clean photos", ["clean_feature_mse"]),
+    ("exposure recovery, reach", ["exposure_recovery", REACH]),
+    ("NDCG@20 lost on clean photos", ["clean_ndcg_loss"]),
+]
 HEADLINES = [  # row title, metrics file, keys
     ("users", "01_data", ["users"]),
     ("items", "01_data", ["items"]),
     *(
-        (f"{title}, {metric.upper()}", "02_recommender", [name, metric])
-        for metric in ("hr@20", "auc")
+        (f"{title}, {metric}", "02_recommender", [name, key])
+        for metric, key in (("HR@20", "hr@20"), ("AUC", "auc"), ("cold AUC", "cold_auc"))
         for name, title in VICTIMS.items()
     ),
-    *((f"{title}, cold AUC", "02_recommender", [name, "cold_auc"]) for name, title in VICTIMS.items()),
     ("exposure@20, no attack", "03_attacks", ["exposure@20", "none"]),
     ("exposure@20, PGD to a hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
     ("exposure@20, promote, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
     ("exposure@20, reach, ε = 4", "03_attacks", ["exposure@20", SUBTLE]),
     ("exposure@20, reach, ε = 8", "03_attacks", ["exposure@20", REACH]),
-    ("feature recovery, ε = 2, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@2"]),
-    ("feature recovery, ε = 4, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@4"]),
-    ("feature recovery, ε = 8, global ViT", "04_reconstruction", ["global_vit", "feature_recovery", "pgd@8"]),
-    ("feature recovery, ε = 8, JPEG 75", "04_reconstruction", ["jpeg75", "feature_recovery", "pgd@8"]),
-    ("feature change on clean photos, global ViT", "04_reconstruction", ["global_vit", "clean_feature_mse"]),
-    ("feature change on clean photos, JPEG 75", "04_reconstruction", ["jpeg75", "clean_feature_mse"]),
-    ("exposure recovery, reach, global ViT", "04_reconstruction", ["global_vit", "exposure_recovery", REACH]),
-    ("exposure recovery, reach, JPEG 75", "04_reconstruction", ["jpeg75", "exposure_recovery", REACH]),
-    ("NDCG@20 lost on clean photos, global ViT", "04_reconstruction", ["global_vit", "clean_ndcg_loss"]),
-    ("NDCG@20 lost on clean photos, JPEG 75", "04_reconstruction", ["jpeg75", "clean_ndcg_loss"]),
-    ("detector, AUROC, ε = 2", "05_detection", ["contrastive", "auroc", "pgd@2"]),
-    ("detector, AUROC, ε = 8", "05_detection", ["contrastive", "auroc", "pgd@8"]),
-    ("detector, TPR at 1 % FPR, ε = 2", "05_detection", ["contrastive", "tpr@1", "pgd@2"]),
-    ("detector, TPR at 1 % FPR, ε = 8", "05_detection", ["contrastive", "tpr@1", "pgd@8"]),
+    *(
+        (f"feature recovery, ε = {e}, {FILTERS[arm]}", "04_reconstruction", [arm, "feature_recovery", f"pgd@{e}"])
+        for arm, e in RECOVERED
+    ),
+    *(
+        (f"{title}, {arm}", "04_reconstruction", [key, *keys])
+        for title, keys in CLEAN
+        for key, arm in FILTERS.items()
+    ),
+    *((f"detector, AUROC, ε = {e}", "05_detection", ["contrastive", "auroc", f"pgd@{e}"]) for e in (2, 8)),
+    *((f"detector, TPR at 1 % FPR, ε = {e}", "05_detection", ["contrastive", "tpr@1", f"pgd@{e}"]) for e in (2, 8)),
     ("detector, AUROC against noise, ε = 8", "05_detection", ["contrastive", "auroc", "attack_vs_noise@8"]),
     ("detector, AUROC, attack it never saw", "05_detection", ["contrastive", "auroc", "unseen@8"]),
     (

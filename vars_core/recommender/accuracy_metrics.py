@@ -1,7 +1,5 @@
 """Accuracy of full rankings: HR@k, NDCG@k, AUC, MRR of held-out items, AUC among cold items. No sampled negatives."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import sparse

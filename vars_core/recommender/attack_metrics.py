@@ -2,8 +2,6 @@
 
 Matrices over (users, items) hold NaN where a user has the item in training."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import sparse

@@ -12,8 +12,6 @@ training interactions keeps γ_i = 0 and gets the mean bias of the others, the b
 known. A user without training interactions has all factors 0.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

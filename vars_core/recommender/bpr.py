@@ -1,7 +1,5 @@
 """Training by Bayesian personalised ranking: triples of a user, an item they have, and one they have not."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import sparse

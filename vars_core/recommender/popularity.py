@@ -11,9 +11,6 @@ from vars_core.recommender.base import Recommender
 class Popularity(Recommender):
     """s(u, i) = number of training interactions of i."""
 
-    def _build(self, generator=None, **sizes):
-        super()._build(**sizes)
-
     def fit(self, split, features=None, cfg=None, seed: int = 0, *, device=None, checkpoint=None):
         train = sparse.csr_array(split.train)
         self._build(users=train.shape[0], items=train.shape[1])

@@ -8,8 +8,6 @@ Scores may be numpy arrays or torch tensors. Matrices over (users, items) use Na
 (no held-out item, or the item is already in I_u⁺), so that `stats.bootstrap_ci` can resample both axes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import sparse
