@@ -19,6 +19,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def on_cpu(monkeypatch):
+    """The processor, also where there is a GPU, and no progress bars."""
+    monkeypatch.setenv("VARS_DEVICE", "cpu")
+    monkeypatch.setenv("VARS_QUIET", "1")
+
+
+@pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """A folder that takes every artefact and report, as in a stage run."""
     monkeypatch.setenv("VARS_WORKSPACE", str(tmp_path))

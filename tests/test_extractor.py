@@ -16,10 +16,7 @@ from vars_core.attacks.objectives import hook
 from vars_core.extractor import Extractor, extract, to_images, to_photos, train_on_categories
 from vars_core.runtime import generator
 
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 def photos(n=12, side=32, seed=0):

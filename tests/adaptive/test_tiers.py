@@ -20,13 +20,9 @@ from vars_core.reconstruction import recovery
 from vars_core.reconstruction.classics import Median
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor", "shop"]  # fixtures
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 # Trap: the minimum (or maximum) of means instead of the worst case per example.

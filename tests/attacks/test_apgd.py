@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from test_attacks import Bumpy, CrossEntropy, interior, network, on_cpu, pgd, steps_of, weights  # noqa: F401
+from test_attacks import Bumpy, CrossEntropy, interior, network, pgd, steps_of, weights
 
 from vars_core.attacks.apgd import apgd, checkpoints
 from vars_core.runtime import generator
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 def attack(objective, images, epsilon=8, **options):

@@ -14,10 +14,7 @@ from vars_core.attacks.objectives import hook
 from vars_core.extractor import to_images, to_photos
 from vars_core.runtime import generator
 
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 class Linear:

@@ -8,13 +8,9 @@ from vars_core.attacks import campaign
 from vars_core.reconstruction import recovery
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor", "shop"]  # fixtures
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 # Trap: success over successful attacks only; SSIM and PSNR without data_range.

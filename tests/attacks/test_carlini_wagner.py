@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from test_attacks import CrossEntropy, Linear, interior, network, on_cpu, steps_of, weights  # noqa: F401
+from test_attacks import CrossEntropy, Linear, interior, network, steps_of, weights
 
 from vars_core.attacks.carlini_wagner import cw_l2
 from vars_core.attacks.engine import ObjectiveFn
 from vars_core.attacks.objectives import WithThreshold
 from vars_core.runtime import generator
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 def attack(objective: ObjectiveFn, images, **options):

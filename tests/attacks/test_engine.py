@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_attacks import CrossEntropy, Linear, Raises, interior, network, on_cpu, photos, steps_of, weights  # noqa: F401
+from test_attacks import CrossEntropy, Linear, Raises, interior, network, photos, steps_of, weights
 from torch import nn
 
 from vars_core.attacks.apgd import apgd
@@ -16,6 +16,8 @@ from vars_core.attacks.objectives import Objective, WithThreshold
 from vars_core.attacks.square import square
 from vars_core.extractor import to_images
 from vars_core.runtime import generator
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 class Means(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.linear_model import LinearRegression
-from test_attacks import interior, on_cpu, pgd, steps_of, weights  # noqa: F401
+from test_attacks import interior, pgd, steps_of, weights  # noqa: F401
 from torch import nn
 
 from vars_core.attacks.engine import noise
@@ -14,6 +14,8 @@ from vars_core.attacks.promotion import promote_by_scores
 from vars_core.recommender import ranking
 from vars_core.recommender.vbpr import VBPR
 from vars_core.runtime import generator
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 class Blocks(nn.Module):

@@ -20,10 +20,7 @@ from vars_core.recommender.vbpr import VBPR
 from vars_core.recommender.visual_knn import VisualKNN
 from vars_core.runtime import generator
 
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 class Values(nn.Module):

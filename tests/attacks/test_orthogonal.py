@@ -10,13 +10,9 @@ from vars_core.attacks.objectives import Objective
 from vars_core.attacks.orthogonal import orthogonal_pgd
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor", "shop"]  # fixtures
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 class Sum(nn.Module):

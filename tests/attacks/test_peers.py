@@ -9,7 +9,7 @@ and without dependencies, since torchattacks pins an old `requests`. Only this f
 import numpy as np
 import pytest
 import torch
-from test_attacks import CrossEntropy, network, on_cpu, pgd, photos  # noqa: F401
+from test_attacks import CrossEntropy, network, pgd, photos
 from torch import nn
 
 from vars_core.attacks.apgd import apgd
@@ -17,6 +17,8 @@ from vars_core.attacks.engine import fgsm, gradient, quantise
 from vars_core.attacks.square import square
 from vars_core.extractor import to_images
 from vars_core.runtime import generator
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_attacks import CrossEntropy, Linear, interior, network, on_cpu, pgd, photos, steps_of, weights  # noqa: F401
+from test_attacks import CrossEntropy, Linear, interior, network, pgd, photos, steps_of, weights
 from test_feature_black_box import EXTRACTOR, TASTE, DetectorScore
 from torchvision import transforms
 
@@ -13,6 +13,8 @@ from vars_core.attacks.engine import quantise
 from vars_core.attacks.presets import PRESETS, attack, preset
 from vars_core.extractor import to_images
 from vars_core.runtime import generator
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 def draw():

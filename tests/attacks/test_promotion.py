@@ -11,13 +11,9 @@ from vars_core.attacks.promotion import Promote
 from vars_core.extractor import to_images
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor", "shop"]  # fixtures
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 # Trap: the attack is optimised and reported on the same users.

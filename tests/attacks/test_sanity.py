@@ -14,13 +14,9 @@ from vars_core.attacks.objectives import hook, untargeted
 from vars_core.attacks.sanity import OneBitInput, ZeroGradientFirst, check_attack, check_broken_defence
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor"]  # a fixture
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 @pytest.fixture(scope="module")

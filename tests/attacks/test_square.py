@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from test_attacks import CrossEntropy, Linear, interior, network, on_cpu, pgd, photos, steps_of, weights  # noqa: F401
+from test_attacks import CrossEntropy, Linear, interior, network, pgd, photos, steps_of, weights
 
 from vars_core.attacks.engine import noise
 from vars_core.attacks.objectives import Objective, WithThreshold
 from vars_core.attacks.square import area, square
 from vars_core.extractor import to_images
 from vars_core.runtime import generator
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 def attack(objective, images, epsilon=8, **options):

@@ -18,13 +18,9 @@ from vars_core.recommender.bprmf import BPRMF
 from vars_core.recommender.shop import Shop
 from vars_core.recommender.vbpr import VBPR
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["gallery"]  # a fixture
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 @pytest.fixture(scope="module")

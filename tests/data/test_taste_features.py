@@ -17,12 +17,9 @@ from vars_core.data import catalogue, feedback, synthetic, taste_features
 from vars_core.data.folder import CatalogueError
 from vars_core.extractor import Extractor, extract
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["shop"]  # a fixture
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
 
 
 @pytest.fixture(scope="module")

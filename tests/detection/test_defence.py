@@ -20,12 +20,9 @@ from vars_core.reconstruction.filters import ConvDenoiser, GlobalViT, WindowedVi
 from vars_core.reconstruction.online_attacks import OnlineAttacks
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor"]  # a fixture
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
 
 
 def awake(model):

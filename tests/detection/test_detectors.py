@@ -38,12 +38,9 @@ from vars_core.extractor import to_images, to_photos
 from vars_core.reconstruction.classics import Median
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor"]  # the toy extractor of test_training, as a fixture
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
 
 
 def slow_contrastive(embeddings, labels, temperature):

@@ -14,13 +14,9 @@ from vars_core.detection.rival_detectors import LID, DetectorData, KNNDistance, 
 from vars_core.extractor import Extractor, to_images, to_photos
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor"]  # a fixture
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,7 @@ from vars_core.detection.detectors import Detector
 from vars_core.extractor import Extractor
 from vars_core.reconstruction.filters import GlobalViT
 
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 @pytest.fixture(scope="module")

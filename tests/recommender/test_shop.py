@@ -6,13 +6,9 @@ from toys import ITEMS, extractor, shop
 
 from vars_core.recommender.shop import Shop
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor", "shop"]  # fixtures
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 def test_untouched_photos_have_the_clean_ranks(shop):

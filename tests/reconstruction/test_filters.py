@@ -19,10 +19,7 @@ from vars_core.reconstruction.filters import (
     windowed_of_equal_cost,
 )
 
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 def images(n=2, side=32, seed=0):

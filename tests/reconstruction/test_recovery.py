@@ -9,13 +9,9 @@ from toys import ITEMS, extractor, shop
 from vars_core.attacks import campaign
 from vars_core.reconstruction import recovery
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor", "shop"]  # fixtures
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
 
 
 def test_feature_recovery_by_hand():

@@ -10,11 +10,7 @@ from vars_core.extractor import Extractor, to_images
 from vars_core.reconstruction.robust_extractor import finetune_robust
 from vars_core.runtime import generator
 
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
-    monkeypatch.setenv("VARS_QUIET", "1")
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 def moved(net, images):

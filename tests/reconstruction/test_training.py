@@ -26,12 +26,9 @@ from vars_core.reconstruction.training import (
 )
 from vars_core.runtime import generator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 __all__ = ["extractor"]  # a fixture
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("VARS_DEVICE", "cpu")
 
 
 @pytest.fixture
