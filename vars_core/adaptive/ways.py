@@ -33,7 +33,7 @@ def filter_ways(scene: Scene) -> list[tuple]:
 
 def strongest(scene: Scene):
     """An attack that goes every way through the filter and keeps of each photo what gets furthest by the objective
-    itself. Which way that is differs by catalogue. Called as `attacks.linf` is; gives images (N, 3, H, W)."""
+    itself. Which way that is differs by catalogue. Called as `engine.linf` is; gives images (N, 3, H, W)."""
 
     def attack(objective, images, epsilon, *, steps: int, generator):
         best, furthest = images, torch.full((len(images),), -torch.inf, device=images.device)

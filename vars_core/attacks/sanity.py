@@ -1,7 +1,7 @@
 """Checks that an attack's numbers must pass before they may be believed (Carlini et al. 2019; Tramèr et al. 2020).
 
 Any attack can be put through them, against any system: an attack is called as `attack(objective, images, epsilon,
-steps=…, generator=…)`, which is how `attacks.linf` and `apgd.apgd` are called, and the system is whatever the
+steps=…, generator=…)`, which is how `engine.linf` and `apgd.apgd` are called, and the system is whatever the
 objective looks through. A defence that only hides its gradient, or an attack with a bug in it, fails some of them.
 
 The objective's best value is 0: hook, promote, class → class. What an attack *closes* of an image is the share of the
@@ -23,6 +23,7 @@ from vars_core.runtime import generator
 
 Attack = Callable[..., object]
 MARGIN = 0.05  # of the way: two good attacks of one photo end this far apart by their random starts
+REACHED = -1e-6  # an objective's value from which on there is no way left to close; features are of spread 1
 BATCH = 64
 
 
@@ -71,15 +72,25 @@ class _Trial:
     objective: Objective
     images: torch.Tensor
     seed: int
+    kept: np.ndarray  # places of its images among those given
     start: np.ndarray
 
     @classmethod
     def of(cls, attack, objective, images, seed) -> "_Trial":
+        """Without the photos that are at the objective's best value untouched, as copies of the hook's photo are."""
         with eval_mode(objective):
             start = _values(objective, images)
-        if not (start < 0).all():
-            raise ValueError("the best value of an objective is 0, and untouched photos are below it")
-        return cls(attack, objective, images, seed, start)
+        if start.max(initial=-np.inf) > 0:
+            raise ValueError(f"the best value of an objective is 0; an untouched photo has {start.max():.3g}")
+        kept = np.flatnonzero(start < REACHED)
+        rows = torch.from_numpy(kept).to(images.device)
+        return cls(attack, objective[rows], images[rows], seed, kept, start[kept])
+
+    def aside(self, n: int) -> list:
+        """A row that says how many of `n` photos can't be judged, where there are any; it holds if some can."""
+        left = len(self.images)
+        detail = f"{n - left} of {n} photos have the objective's best value untouched, and are left out"
+        return [] if left == n else [("has_something_to_reach", left > 0, detail)]
 
     def photos(self, epsilon, steps: int, objective=None, attack=None) -> torch.Tensor:
         """The attacked images; `objective` and `attack` where they aren't the trial's own."""
@@ -109,20 +120,27 @@ def check_attack(
 ) -> pd.DataFrame:
     """Put `attack` on `objective` through the checks; one row per check: check, passed, detail.
 
+    Photos that have reached the objective untouched (copies of the hook's photo, say) tell nothing of an attack: they
+    are left out, and a row `has_something_to_reach` counts them. It is the only one where none is left.
     `images` (N, 3, H, W) are untouched photos on the 8-bit grid; `transferred` names photos of the same items within
     the same ε that were made without knowing the system. Steps are doubled until that changes little, up to `most`
-    times `steps`; Square gets `queries`. Raises ValueError for an objective that untouched photos have reached."""
+    times `steps`; Square gets `queries`. Raises ValueError for an objective with positive values."""
     trial = _Trial.of(attack, objective, images, seed)
+    aside = trial.aside(len(images))
+    if not len(trial.images):
+        return _table(aside)
+    kept = torch.from_numpy(trial.kept).to(images.device)
+    images, transferred = images[kept], {name: sheet[kept] for name, sheet in (transferred or {}).items()}
     before = _state(objective)
     photos = trial.photos(epsilon, steps)
     restored = _state(objective) == before
-    rows = [_budget(images, photos, epsilon), _both_ways(images, photos, epsilon)]
+    rows = [*aside, _budget(images, photos, epsilon), _both_ways(images, photos, epsilon)]
     detail = "training flags and .grad are " + ("as before" if restored else "changed")
     rows.append(("gives_flags_and_gradients_back", restored, detail))
     rows += _strength(trial, photos, epsilon, steps)
     doubled, strongest, needed = _more_steps(trial, photos, epsilon, steps, most)
     rows.append(doubled)
-    rows += _others(trial, strongest, epsilon, transferred or {}, queries)
+    rows += _others(trial, strongest, epsilon, transferred, queries)
     rows += _gradients(trial, photos, epsilon, steps)
     rows.append(_unbounded("unbounded_attack_succeeds", trial, max(50, needed), 0.99))
     return _table(rows)
@@ -131,12 +149,20 @@ def check_attack(
 def check_broken_defence(attack: Attack, extractor: nn.Module, images: torch.Tensor, *, steps: int, seed: int):
     """`attack` must get through 1-bit input, which hides nothing from a gradient; one row as above.
 
-    Every image shall become the next one, as the extractor sees it behind 1-bit input: with ε = 128 it can."""
+    Every image shall become the next one, as the extractor sees it behind 1-bit input: with ε = 128 it can. One that
+    looks like the next one there (two products on white ground, both light) shall become its own negative. Images that
+    the extractor can't tell from their negatives are left out, as in `check_attack`."""
     system = nn.Sequential(OneBitInput(), extractor)
     with torch.no_grad():
-        targets = torch.cat([system(images.roll(-1, 0)[rows]) for rows in _slices(len(images))])
-    trial = _Trial.of(attack, hook(system, targets), images, seed)
-    return _table([_unbounded("breaks_a_broken_defence", trial, max(50, steps), 0.9)])
+        own, other, negative = (
+            torch.cat([system(x[rows]) for rows in _slices(len(x))]) for x in (images, images.roll(-1, 0), 1 - images)
+        )
+    alike = (own - other).square().mean(1) <= -REACHED
+    trial = _Trial.of(attack, hook(system, torch.where(alike[:, None], negative, other)), images, seed)
+    aside = trial.aside(len(images))
+    if not len(trial.images):
+        return _table(aside)
+    return _table([*aside, _unbounded("breaks_a_broken_defence", trial, max(50, steps), 0.9)])
 
 
 def _strength(trial: _Trial, photos, epsilon, steps) -> list:

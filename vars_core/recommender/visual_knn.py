@@ -44,14 +44,34 @@ class VisualKNN(Recommender):
 
     def _score(self, users, items, features):
         looks = functional.normalize(features, dim=1)
-        step = max(1, ENTRIES // (self.sizes["longest"] * max(len(looks), 1)))
-        return torch.cat([self._nearest(self.owned[part].long(), looks) for part in users.split(step)])
+        own, place = self.owned[users].long().clamp_min(0).unique(return_inverse=True)
+        lengths = (self.owned[users] >= 0).sum(1)
+        order = lengths.argsort()  # histories of one length together: padding them to the longest costs the most
+        width = max(1, ENTRIES // len(own))
+        parts = []
+        for shown in looks.split(width):
+            alike = shown @ self.reference[own].T  # (items, owned items)
+            scores = [self._nearest(alike, place[rows], lengths[rows]) for rows in self._together(order, lengths, shown)]
+            parts.append(torch.cat(scores)[order.argsort()])
+        return torch.cat(parts, 1)
 
-    def _nearest(self, history, looks) -> torch.Tensor:
-        known = history >= 0
-        own, place = history.clamp_min(0).unique(return_inverse=True)
-        alike = self.reference[own] @ looks.T
-        close = alike[place].masked_fill(~known[..., None], -torch.inf)
-        best = close.topk(min(self.sizes["neighbours"], close.shape[1]), dim=1).values
+    @staticmethod
+    def _together(order, lengths, looks) -> list[torch.Tensor]:
+        """`order`, cut where the users' histories, padded to the longest, would hold more than ENTRIES similarities."""
+        parts, rest, lengths = [], order, lengths.tolist()
+        while len(rest):
+            n = max(1, ENTRIES // (max(lengths[rest[0]], 1) * len(looks)))
+            longest = max(1, lengths[rest[min(n, len(rest)) - 1]])
+            n = max(1, min(n, ENTRIES // (longest * len(looks))))
+            parts.append(rest[:n])
+            rest = rest[n:]
+        return parts
+
+    def _nearest(self, alike, place, lengths) -> torch.Tensor:
+        """(B, A) of similarities (A, own) and the users' items as places among own (B, longest)."""
+        longest = max(1, int(lengths.max()))
+        close = alike[:, place[:, :longest]]  # (A, B, longest)
+        missing = torch.arange(longest, device=alike.device) >= lengths[:, None]
+        best = close.masked_fill(missing, -torch.inf).topk(min(self.sizes["neighbours"], longest)).values
         used = best > -torch.inf
-        return best.masked_fill(~used, 0).sum(1) / used.sum(1).clamp_min(1)
+        return (best.masked_fill(~used, 0).sum(2) / used.sum(2).clamp_min(1)).T
