@@ -37,9 +37,10 @@ class Data(Section):
     path: str | None = None
     image_size: Annotated[int, Field(ge=16, le=1024)] = 64
     items: Annotated[int, Field(ge=20)] = 2000
-    users: Annotated[int, Field(ge=20)] = 2000
+    users: Annotated[int, Field(ge=20)] | None = None
     interactions_per_user: Annotated[int, Field(ge=3)] = 12
     taste_strength: Weight = 1.0
+    taste_columns: list[Name] | None = None
     taste_extractor: Name | None = None
     taste_weights: Name | None = None
     taste_features: Weight = 1.6

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from vars_core import params
-from vars_core.data import feedback, synthetic
+from vars_core.data import feedback, split, synthetic
+from vars_core.data.folder import CatalogueError
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +61,59 @@ def test_taste_strength(shop, column):
     assert strengths[0] + 0.03 < strengths[1] < strengths[2]
 
 
+def of_folder(shop, seed=0, **changes):
+    photos, items = shop
+    cfg = config(source="folder", path="shop", **changes)
+    return feedback.simulate(items, photos, cfg, np.random.default_rng(seed))
+
+
 def test_photo_only_folders_have_tastes_too(shop):
     photos, items = shop
-    undefended = items[["item_id", "category"]]
-    visible = feedback.attributes(undefended, photos)
+    visible = feedback.attributes(items, photos, config(source="folder", path="shop"))
     assert list(visible.columns) == ["category", "colour", "texture"] and visible["texture"].nunique() == 4
     agree = (visible["colour"] == items["colour"])[items["pattern"] == "plain"].mean()
     assert agree > 0.25  # light, shadow and background included; chance is 1 in 14
-    frame = feedback.simulate(undefended, photos, config(), np.random.default_rng(0))
     read = visible["colour"].to_numpy()
-    none = feedback.simulate(undefended, photos, config(taste_strength=0.0), np.random.default_rng(0))
-    assert concentration(frame, read) > concentration(none, read) + 0.03
+    assert concentration(of_folder(shop), read) > concentration(of_folder(shop, taste_strength=0.0), read) + 0.03
+
+
+def test_columns_of_a_folder_count_only_where_they_are_named(shop):
+    photos, items = shop
+    bare = items[["item_id", "category"]]
+    named = items.assign(colour="no such", style="x", brand=np.arange(len(items)) % 4)
+    silent = of_folder((photos, bare))
+    assert of_folder((photos, named)).equals(silent)
+    by_brand = concentration(of_folder((photos, named), taste_columns=["brand"]), named["brand"].to_numpy())
+    assert by_brand > concentration(silent, named["brand"].to_numpy()) + 0.02
+    seen = feedback.attributes(items, photos, config(source="folder", path="x", taste_columns=["colour"]))
+    assert list(seen) == ["category", "colour", "texture"] and (seen["colour"] == items["colour"]).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [("size", "no column 'size' beside item_id and category; there are: name"), ("category", "no column 'category'"),
+     ("name", "'name' has 1,200 values in 1,200 items; a column of kinds is expected, of 1,000 at most")],
+)  # fmt: skip
+def test_columns_that_are_no_taste_are_refused(column, found):
+    items = pd.DataFrame({"item_id": range(1200), "category": "a", "name": [f"n{i}" for i in range(1200)]})
+    with pytest.raises(CatalogueError, match=f"data.taste_columns: {found}"):
+        feedback.attributes(items, np.zeros((1200, 4, 4, 3), np.uint8), config(taste_columns=[column]))
+
+
+@pytest.mark.parametrize("changes", [{}, {"taste_strength": 2.0}, {"interactions_per_user": 8}])
+def test_users_grow_with_items_until_four_fifths_have_enough(shop, changes):
+    photos, items = shop
+    frame = simulate(shop, users=None, k_core=5, **changes)
+    kept = split.k_core(*frame[["user", "item"]].to_numpy().T, 5)
+    assert frame["user"].nunique() >= len(items) and frame["item"][kept].nunique() >= 0.8 * len(items)
+    assert simulate(shop, users=None, k_core=5, **changes).equals(frame)
+
+
+def test_users_are_ten_for_every_item_at_most(shop):
+    photos, items = shop
+    few = items.head(30)
+    frame = feedback.simulate(few, photos[:30], config(users=None, k_core=500), np.random.default_rng(0))
+    assert frame["user"].nunique() == 300
 
 
 def test_statistics_measure_what_they_say():

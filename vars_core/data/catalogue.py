@@ -99,15 +99,16 @@ def load(folder_path):
 
 def _draw(cfg, seed):
     photos, items = synthetic.draw(cfg.items, cfg.image_size, runtime.rng(seed, "photos"))
-    rng = runtime.rng(seed, "feedback")
+    frame, user_ids = _simulated(items, photos, cfg, seed)
     return Catalogue(
-        items=items,
-        interactions=feedback.simulate(items, photos, cfg, rng),
-        photos=photos,
-        simulated=True,
-        name="synthetic",
-        user_ids=[f"u{user:05d}" for user in range(cfg.users)],
+        items=items, interactions=frame, photos=photos, simulated=True, name="synthetic", user_ids=user_ids
     )
+
+
+def _simulated(items, photos, cfg, seed):
+    """Interactions of simulated users, and the users' ids."""
+    frame = feedback.simulate(items, photos, cfg, runtime.rng(seed, "feedback"))
+    return frame, [f"u{user:05d}" for user in range(frame["user"].max() + 1)]
 
 
 def _read(cfg, seed, source, cache):
@@ -121,8 +122,7 @@ def _read(cfg, seed, source, cache):
     good = _Rows(photos, kept)
     notes = dict(read.notes)
     if read.interactions is None:
-        rng = runtime.rng(seed, "feedback")
-        interactions, user_ids = (feedback.simulate(items, good, cfg, rng), [f"u{u:05d}" for u in range(cfg.users)])
+        interactions, user_ids = _simulated(items, good, cfg, seed)
     else:
         frame = read.interactions[read.interactions["item_id"].isin(items["item_id"])]
         notes["interactions_with_rejected_items"] += len(read.interactions) - len(frame)

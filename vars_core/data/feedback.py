@@ -1,19 +1,26 @@
 """Simulated feedback: people choose by what they can see, by how popular a thing is, and by chance."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 
-from vars_core.data import taste_features
+from vars_core.data import split, taste_features
+from vars_core.data.folder import CatalogueError
 from vars_core.data.textures import PALETTE
 
 # How much each visible attribute matters at taste_strength 1, as standard deviations of a user's log-odds.
 # Tuned so that photos are worth having; see data/README.md.
 WEIGHTS = {"category": 2.4, "colour": 1.6, "pattern": 0.3, "style": 0.8, "texture": 0.6}
+OTHER_WEIGHT = 0.8  # of any other column that data.taste_columns names
+MOST_KINDS = 1000  # distinct values of such a column; one with a value per item (a title) is no taste
 STATISTICS_WEIGHT = 0.8  # per standard deviation of one photo statistic
 COLOUR_REACH = 0.35  # distance in RGB (0 to 1) over which a taste for one colour extends to its neighbours
 POPULARITY_EXPONENT = 0.3  # Zipf: weight of the item of rank r is r ** -exponent
 ACTIVITY_SPREAD = 0.8  # sigma of the log-normal activity of users
 CHUNK = 256  # users at a time: bounds memory at CHUNK × items
+KEPT = 0.8  # share of the items that shall be in the k-core, where the number of users is ours to choose
+GROWTH, MOST, FEWEST = 1.5, 10, 20  # users from one try to the next; users per item at most; users at least
 
 
 def simulate(items, photos, cfg, rng):
@@ -22,24 +29,38 @@ def simulate(items, photos, cfg, rng):
     A user's log-odds for an item are cfg.taste_strength × (tastes over visible attributes and looks) + the item's
     popularity; items are drawn without replacement with these odds (Gumbel top-k). Looks are the features of
     cfg.taste_extractor where one is named, else photo statistics. How many a user draws is heavy-tailed with mean
-    cfg.interactions_per_user. There are no timestamps. Raises CatalogueError when the extractor can't be had.
+    cfg.interactions_per_user. There are no timestamps. Where cfg.users is None there is a user for every item, and
+    more until 80 % of the items are in the k-core (ten for every item at most). Raises CatalogueError when the
+    extractor or a column of cfg.taste_columns can't be had.
     """
-    n_items = len(items)
-    visible = attributes(items, photos)
+    visible = attributes(items, photos, cfg)
     if sees_with_extractor(cfg):
         looks = taste_features.components(photos, cfg, int(rng.integers(2**63)))
         spread = cfg.taste_features / np.sqrt(looks.shape[1])
-        visible = visible[[name for name in visible if name != "texture" or name in items]]  # features tell it
     else:
         looks, spread = _standardise(photo_statistics(photos)), STATISTICS_WEIGHT
+    if cfg.users is not None:
+        return _choices(visible, looks, spread, cfg.users, cfg, rng)
+    n_users = max(len(items), FEWEST)
+    while True:
+        frame = _choices(visible, looks, spread, n_users, cfg, copy.deepcopy(rng))
+        kept = frame["item"][split.k_core(*frame[["user", "item"]].to_numpy().T, cfg.k_core)].nunique()
+        if kept >= KEPT * len(items) or n_users >= MOST * len(items):
+            return frame
+        n_users = min(round(GROWTH * n_users), MOST * len(items))
+
+
+def _choices(visible, looks, spread, n_users, cfg, rng):
+    """What `n_users` people choose by what is `visible` (a column per attribute) and by `looks` (I, L)."""
+    n_items = len(looks)
     popularity = -POPULARITY_EXPONENT * np.log1p(rng.permutation(n_items))
-    counts = _activity(cfg.users, cfg.interactions_per_user, cfg.k_core, n_items, rng)
-    tastes = {name: _tastes(name, values, cfg.users, rng) for name, values in visible.items()}
-    leanings = rng.normal(0, spread, (cfg.users, looks.shape[1]))
+    counts = _activity(n_users, cfg.interactions_per_user, cfg.k_core, n_items, rng)
+    tastes = {name: _tastes(name, values, n_users, rng) for name, values in visible.items()}
+    leanings = rng.normal(0, spread, (n_users, looks.shape[1]))
     codes = {name: visible[name].factorize(sort=True)[0] for name in visible}
     rows = []
-    for start in range(0, cfg.users, CHUNK):
-        block = slice(start, min(start + CHUNK, cfg.users))
+    for start in range(0, n_users, CHUNK):
+        block = slice(start, min(start + CHUNK, n_users))
         appeal = leanings[block] @ looks.T
         for name, taste in tastes.items():
             appeal += taste[block][:, codes[name]]
@@ -60,22 +81,34 @@ def label(cfg):
     return f"simulated, with tastes for what {cfg.taste_extractor} sees" if sees_with_extractor(cfg) else "simulated"
 
 
-def attributes(items, photos):
-    """What a shopper sees, a column per attribute: as stored, else colour and texture read off the photo."""
-    stored = [name for name in WEIGHTS if name in items]
-    if "colour" in stored:
-        seen = items[stored].astype(str).reset_index(drop=True)
-        if "style" in seen:  # a round watch says nothing about round glasses
-            seen["style"] = seen["category"] + " " + seen["style"]
-        return seen
-    statistics = photo_statistics(photos)
-    return pd.DataFrame(
-        {
-            "category": items["category"].astype(str).to_numpy(),
-            "colour": dominant_colours(photos),
-            "texture": pd.Series(statistics[:, 3]).rank(pct=True).mul(4).apply(np.ceil).astype(int).astype(str),
-        }
-    )
+def attributes(items, photos, cfg):
+    """What a shopper sees, a column per attribute: category, and the columns of `items` that tastes go by.
+
+    Those are the ones that cfg.taste_columns names; where it is None all that is drawn of a drawn catalogue, none of
+    a folder, whose columns may hold anything. Colour and texture are read off the photos where no named column has
+    them.
+    Raises CatalogueError for a column that isn't there, or that has too many values for a taste."""
+    drawn = cfg.source == "synthetic"
+    named = [name for name in WEIGHTS if drawn and name in items and name != "category"]
+    named = named if cfg.taste_columns is None else list(cfg.taste_columns)
+    for name in named:
+        if name not in items or name in ("item_id", "category"):
+            known = ", ".join(column for column in items if column not in ("item_id", "category")) or "none"
+            raise CatalogueError(f"data.taste_columns: no column {name!r} beside item_id and category; there are: {known}")
+        if (kinds := items[name].nunique()) > MOST_KINDS:
+            raise CatalogueError(
+                f"data.taste_columns: {name!r} has {kinds:,} values in {len(items):,} items; a column of kinds is "
+                f"expected, of {MOST_KINDS:,} at most"
+            )
+    seen = items[["category", *named]].astype(str).reset_index(drop=True)
+    if "style" in seen:  # a round watch says nothing about round glasses
+        seen["style"] = seen["category"] + " " + seen["style"]
+    if "colour" not in seen:
+        seen["colour"] = dominant_colours(photos)
+    if "texture" not in seen and not sees_with_extractor(cfg):  # features tell it
+        detail = pd.Series(photo_statistics(photos)[:, 3])
+        seen["texture"] = detail.rank(pct=True).mul(4).apply(np.ceil).astype(int).astype(str)
+    return seen
 
 
 def photo_statistics(photos):
@@ -109,7 +142,7 @@ def dominant_colours(photos):
 def _tastes(name, values, n_users, rng):
     """(users, distinct values, sorted): what each value of an attribute is worth to each user."""
     distinct = sorted(values.unique())
-    tastes = rng.normal(0, WEIGHTS[name], (n_users, len(distinct)))
+    tastes = rng.normal(0, WEIGHTS.get(name, OTHER_WEIGHT), (n_users, len(distinct)))
     if name == "colour" and set(distinct) <= set(PALETTE):
         rgb = np.array([PALETTE[value] for value in distinct]) / 255
         alike = np.exp(-((rgb[:, None] - rgb) ** 2).sum(2) / (2 * COLOUR_REACH**2))

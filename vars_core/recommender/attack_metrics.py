@@ -41,9 +41,15 @@ def rank_shift(before, after, *, log2: bool = False) -> float:
 
 
 def prediction_shift(before, after, scores=None) -> np.ndarray:
-    """PS: s(u, i′) − s(u, i) per user and item (U, A); given `scores` (U, I), in units of std_j s(u, j)."""
+    """PS: s(u, i′) − s(u, i) per user and item (U, A); given `scores` (U, I), in units of std_j s(u, j).
+
+    In those units NaN for a user whose scores are all alike, as visual k-NN's are for one without history."""
     shift = _numpy(after) - _numpy(before)
-    return shift if scores is None else shift / _numpy(scores).std(1, keepdims=True)
+    if scores is None:
+        return shift
+    scores = torch.as_tensor(scores).detach()
+    spread = scores.double().std(1, correction=0).masked_fill((scores == scores[:, :1]).all(1), torch.nan)
+    return shift / spread.cpu().numpy()[:, None]
 
 
 def _numpy(values) -> np.ndarray:

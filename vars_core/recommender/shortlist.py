@@ -32,29 +32,35 @@ def ranks(scores, lists, targets, items, new_scores) -> tuple[np.ndarray, np.nda
     with `new_scores` (U, A). Ties count against the item. Returns (U, A) twice: the held-out item's rank (NaN where
     there is none) and the pushed item's. Raises ValueError on a pushed item that is somebody's held-out item.
     """
-    scores, new = torch.as_tensor(scores).double(), torch.as_tensor(new_scores).double()
+    scores, new = torch.as_tensor(scores), torch.as_tensor(new_scores)
+    common = torch.promote_types(scores.dtype, new.dtype)
+    scores, new = scores.to(common), new.to(scores.device, common).contiguous()
     lists, targets, items = np.asarray(lists), np.asarray(targets, np.int64), np.asarray(items, np.int64)
     clash = np.intersect1d(items, targets)
     if len(clash):
         raise ValueError(f"pushed items are cold, but {clash[0]} is somebody's held-out item")
-    index, wanted = torch.from_numpy(lists).to(scores.device), torch.from_numpy(targets).to(scores.device)
-    known = scores.gather(1, index.clamp_min(0)).masked_fill(index < 0, -torch.inf)
-    own = scores.gather(1, wanted.clamp_min(0)[:, None]).masked_fill(wanted[:, None] < 0, -torch.inf)[:, 0]
-    held_out, pushed = torch.empty_like(new), torch.empty_like(new)
-    for column, item in enumerate(items):
-        mine = new[:, column].to(scores.device)
-        others = known.masked_fill(index == item, -torch.inf)  # the pushed item is a candidate once, as it is now
-        pushed[:, column] = 1 + (others >= mine[:, None]).sum(1) + (own >= mine)
-        held_out[:, column] = 1 + (others >= own[:, None]).sum(1) + (mine >= own)
-    held_out[torch.from_numpy(targets < 0)] = torch.nan
-    return held_out.cpu().numpy(), pushed.cpu().numpy()
+    index, wanted, pushed = (torch.from_numpy(n).to(scores.device) for n in (lists, targets, items))
+    ordered = scores.gather(1, index.clamp_min(0)).masked_fill(index < 0, -torch.inf).sort(1).values
+    own = scores.gather(1, wanted.clamp_min(0)[:, None]).masked_fill(wanted[:, None] < 0, -torch.inf)
+    listed = torch.zeros(scores.shape[0], scores.shape[1] + 1, dtype=torch.bool, device=scores.device)
+    listed.scatter_(1, index.masked_fill(index < 0, scores.shape[1]), True)
+    # a pushed item is a candidate once, as it is now: what it was, where it is in the list, doesn't count
+    before = scores[:, pushed].masked_fill(~listed[:, pushed], -torch.inf)
+
+    def at_least(limits):
+        return ordered.shape[1] - torch.searchsorted(ordered, limits) - (before >= limits).long()
+
+    rank = 1 + at_least(new) + (own >= new)
+    held_out = 1 + at_least(own.expand_as(new).contiguous()) + (new >= own)
+    held_out = held_out.double().masked_fill(wanted[:, None] < 0, torch.nan)
+    return held_out.cpu().numpy(), rank.double().cpu().numpy()
 
 
-def accuracy(recommender, features, split, proposer_scores, items, k: int, size: int = SIZE) -> dict[str, np.ndarray]:
-    """Per user (U,), averaged over the pushed `items`: hr@k of the held-out item and exposure@k of the pushed one."""
+def accuracy(scores, split, proposer_scores, items, k: int, size: int = SIZE) -> dict[str, np.ndarray]:
+    """Per user (U,), averaged over the pushed `items`: hr@k of the held-out item and exposure@k of the pushed one,
+    re-ranked by `scores` (U, I)."""
     train = sparse.csr_array(split.train)
     lists = candidates(proposer_scores, train, split.test, size)
-    scores = recommender.scores(None, features)
-    held_out, pushed = ranks(scores, lists, split.test, items, scores[:, torch.as_tensor(items)])
+    held_out, pushed = ranks(scores, lists, split.test, items, torch.as_tensor(scores)[:, torch.as_tensor(items)])
     hit = np.where(np.isnan(held_out), np.nan, held_out <= k)
     return {f"hr@{k}": hit.mean(1), f"exposure@{k}": (pushed <= k).mean(1)}

@@ -44,34 +44,31 @@ class VisualKNN(Recommender):
 
     def _score(self, users, items, features):
         looks = functional.normalize(features, dim=1)
-        own, place = self.owned[users].long().clamp_min(0).unique(return_inverse=True)
-        lengths = (self.owned[users] >= 0).sum(1)
-        order = lengths.argsort()  # histories of one length together: padding them to the longest costs the most
-        width = max(1, ENTRIES // len(own))
-        parts = []
-        for shown in looks.split(width):
-            alike = shown @ self.reference[own].T  # (items, owned items)
-            scores = [self._nearest(alike, place[rows], lengths[rows]) for rows in self._together(order, lengths, shown)]
-            parts.append(torch.cat(scores)[order.argsort()])
-        return torch.cat(parts, 1)
+        history = self.owned[users].long()
+        own, place = history.clamp_min(0).unique(return_inverse=True)
+        place = place.masked_fill(history < 0, len(own))  # a column of its own, like nothing
+        lengths = (history >= 0).sum(1)
+        order = lengths.argsort()  # those of one length together: a block is as wide as its longest history
+        columns = []
+        for part in looks.split(max(1, ENTRIES // (len(own) + 1))):
+            alike = functional.pad(part @ self.reference[own].T, (0, 1), value=-torch.inf)  # (items, own + 1)
+            blocks = self._blocks(order, lengths, len(part))
+            columns.append(torch.cat([self._nearest(alike, place[b, : max(1, int(lengths[b[-1]]))]) for b in blocks]))
+        return torch.cat(columns, 1)[order.argsort()]
 
     @staticmethod
-    def _together(order, lengths, looks) -> list[torch.Tensor]:
-        """`order`, cut where the users' histories, padded to the longest, would hold more than ENTRIES similarities."""
-        parts, rest, lengths = [], order, lengths.tolist()
-        while len(rest):
-            n = max(1, ENTRIES // (max(lengths[rest[0]], 1) * len(looks)))
-            longest = max(1, lengths[rest[min(n, len(rest)) - 1]])
-            n = max(1, min(n, ENTRIES // (longest * len(looks))))
-            parts.append(rest[:n])
-            rest = rest[n:]
-        return parts
+    def _blocks(order, lengths, n_items: int) -> list[torch.Tensor]:
+        """`order`, users by length of history, cut so that a block holds at most ENTRIES similarities, or one user."""
+        lengths, cuts, start = lengths[order].clamp_min(1).tolist(), [], 0
+        for end, longest in enumerate(lengths, 1):
+            if end - start > 1 and (end - start) * longest * n_items > ENTRIES:
+                cuts.append(end - 1)
+                start = end - 1
+        return list(order.tensor_split(cuts))
 
-    def _nearest(self, alike, place, lengths) -> torch.Tensor:
-        """(B, A) of similarities (A, own) and the users' items as places among own (B, longest)."""
-        longest = max(1, int(lengths.max()))
-        close = alike[:, place[:, :longest]]  # (A, B, longest)
-        missing = torch.arange(longest, device=alike.device) >= lengths[:, None]
-        best = close.masked_fill(missing, -torch.inf).topk(min(self.sizes["neighbours"], longest)).values
+    def _nearest(self, alike, place) -> torch.Tensor:
+        """Scores (B, A) by similarities (A, own + 1) and histories (B, longest) as places among own."""
+        close = alike.index_select(1, place.flatten()).view(len(alike), *place.shape)
+        best = close.topk(min(self.sizes["neighbours"], place.shape[1])).values
         used = best > -torch.inf
         return (best.masked_fill(~used, 0).sum(2) / used.sum(2).clamp_min(1)).T
