@@ -32,9 +32,9 @@ def textured(rng, n):
 def on_white(rng, n, empty=0.3):
     """Products of light colours on white ground; a share `empty` is white all over."""
     photos = np.full((n, SIDE, SIDE, 3), 255, np.uint8)
-    for photo in photos[rng.random(n) >= empty]:
+    for row in np.flatnonzero(rng.random(n) >= empty):
         top, left = rng.integers(2, 12, 2)
-        photo[top : top + 14, left : left + 14] = rng.integers(0, 255, 3)
+        photos[row, top : top + 14, left : left + 14] = rng.integers(0, 255, 3)  # some light, some dark
     return photos
 
 

@@ -73,6 +73,11 @@ def text(text: str) -> None:
     display(Markdown(text))
 
 
+def number(value: float | None, spec: str) -> str:
+    """`value` as `spec` (".1%") has it for a sentence, or "–" where a run cannot give it (None, NaN, infinite)."""
+    return ABSENT if value is None or not math.isfinite(value) else format(value, spec)
+
+
 def round_significant(value: float, digits: int = DIGITS) -> float:
     """`value` to so many significant digits."""
     return float(f"{value:.{digits}g}")

@@ -64,6 +64,14 @@ class ZeroGradientFirst(Objective):
         return values
 
 
+def share_closed(objective, images, attacked) -> np.ndarray:
+    """(N,) the share of the way from the untouched photo's value to the best one, 0, that `attacked` is on; NaN where
+    the untouched photo is there already."""
+    with eval_mode(objective):
+        start, end = _values(objective, images), _values(objective, attacked)
+    return 1 - end / np.where(start < REACHED, start, np.nan)
+
+
 @dataclass(frozen=True)
 class _Trial:
     """An attack, its objective and its images; results are shares (N,) of the way."""

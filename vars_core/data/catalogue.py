@@ -174,6 +174,8 @@ def _finish(raw, cfg, seed, partial):
     for start in range(0, len(kept_items), 4096):
         photos[start : start + 4096] = raw.photos[kept_items[start : start + 4096]]
     photos.flush()
+    if (photos[:1] == photos).all():
+        raise CatalogueError(f"{raw.name}: all {len(photos):,} photos are the same; different looks are expected")
     return Catalogue(
         items=raw.items.iloc[kept_items].reset_index(drop=True),
         interactions=frame.assign(user=user, item=item),

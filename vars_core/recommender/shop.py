@@ -98,10 +98,17 @@ class Shop:
 
     def hooks(self, items, n_hooks: int, generator: torch.Generator) -> np.ndarray:
         """For each item the popular training item whose looks it will copy: one of the `n_hooks` most bought
-        ones, at random. An attacker sees bestsellers, not scores."""
+        ones, at random; the next one in order where that has the very same photo. An attacker sees bestsellers, not
+        scores."""
         popularity = np.asarray(self.split.train.sum(0)).ravel()
         best = np.argsort(-popularity, kind="stable")[:n_hooks]
-        return best[torch.randint(0, len(best), (len(items),), generator=generator).numpy()]
+        drawn = torch.randint(0, len(best), (len(items),), generator=generator).numpy()
+        own, theirs = self.photos(items), self.photos(best)
+        for row, place in enumerate(drawn):
+            others = np.roll(np.arange(len(best)), -place)
+            differing = (other for other in others if not np.array_equal(own[row], theirs[other]))
+            drawn[row] = next(differing, place)
+        return best[drawn]
 
     def hook_features(self, hooks) -> torch.Tensor:
         """f(x_h) (A, D) of the hooks, raw: what the attacker can compute from the public photos."""

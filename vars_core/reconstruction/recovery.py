@@ -17,11 +17,14 @@ def feature_mse(change: np.ndarray) -> np.ndarray:
     return np.square(change).mean(1)
 
 
-def feature_recovery(clean, attacked, filtered, resamples: int = 1000, seed: int = 0) -> dict:
+def feature_recovery(clean, attacked, filtered, resamples: int = 1000, seed: int = 0) -> dict | None:
     """FR = 1 − E‖f(R(x′)) − f(x)‖² / E‖f(x′) − f(x)‖² from features (A, D); a row with its paired interval.
 
-    1 = undone, 0 = nothing done, below 0 = worse than the attack."""
+    1 = undone, 0 = nothing done, below 0 = worse than the attack. None where the attack moved no feature: no harm,
+    nothing to recover."""
     left, harm = feature_mse(filtered - clean), feature_mse(attacked - clean)
+    if not harm.any():
+        return None
     draws = stats.resampled_means(left, harm, n=resamples, rng=seed)
     low, high = np.quantile(1 - draws[0] / np.maximum(draws[1], 1e-12), [0.025, 0.975])
     return {"value": 1 - left.mean() / harm.mean(), "ci_low": low, "ci_high": high, "n": len(clean)}
