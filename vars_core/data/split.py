@@ -92,6 +92,18 @@ def make(catalogue, cfg, seed):
     )
 
 
+def check_sizes(split, k, attacker_share):
+    """Raise SplitError, saying what to change, when the study's computations can't run on a catalogue of this size.
+
+    `k` is the length of a list (recommender.k), `attacker_share` of the users is known to an attacker."""
+    n_users, n_items = split.train.shape
+    if k > n_items:
+        raise SplitError(
+            f"a list of recommender.k={k} items from {n_items} items; lower recommender.k or data.k_core"
+        )
+    attacker_users(n_users, attacker_share, seed=0)
+
+
 def save(split, path):
     """Write `split` as an .npz of plain arrays (no pickles)."""
     arrays = {"shape": np.array(split.train.shape)}
@@ -129,14 +141,14 @@ def attacker_users(n_users, share, seed):
     """Disjoint, sorted (known, reporting): users an attacker optimises on, users that results are reported for."""
     n_known = round(share * n_users)
     if not 0 < n_known < n_users:
-        raise ValueError(f"attacker_users={share} of {n_users} users leaves one side empty; use a share like 0.5")
+        raise SplitError(f"attacker_users={share} of {n_users} users leaves one side empty; use a share like 0.5")
     order = runtime.rng(seed, "attacker users").permutation(n_users)
     return np.sort(order[:n_known]), np.sort(order[n_known:])
 
 
 def _cold(n_items, share, rng, spared=()):
     """Sorted items; those in `spared` only where the others do not suffice."""
-    n = max(1, round(share * n_items)) if share > 0 else 0
+    n = max(2, round(share * n_items)) if share > 0 else 0  # one alone has no other to be compared with
     if n >= n_items:
         raise SplitError(f"cold_share={share} leaves no warm item among {n_items}")
     if len(spared) == 0:
