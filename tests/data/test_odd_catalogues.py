@@ -1,10 +1,15 @@
 """Catalogue folders as people have them: each is read right, or refused in a line that names file and row."""
 
 import os
+import re
+import tempfile
 import unicodedata
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from vars_core.data import folder, tables, timestamps
@@ -394,6 +399,32 @@ def test_pieces_count_rows_across_their_borders(tmp_path):
     file.write_text("a,b\n" + "1,x\n" * 6 + "1\n")
     with pytest.raises(CatalogueError, match="row 8: 1 fields"):
         list(tables.pieces(file, ("a",), rows=4))
+
+
+TEXT = st.text(st.sampled_from('ab é🎒0;\t\r\n,"'), max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(TEXT, min_size=2, max_size=2), max_size=6),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.integers(1, 3),
+)
+def test_both_ways_of_reading_agree(lines, end, size):
+    plain = [re.sub(r'[,"\r\n]', "", "|".join(line)).replace("|", ",") for line in lines]
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "t.csv"
+        file.write_bytes(end.join(["a,b", *plain]).encode())
+        found = []
+        for regular in (tables._is_regular(file, 2), False):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(tables, "_is_regular", lambda path, width, regular=regular: regular)
+                try:
+                    frames = list(tables.pieces(file, ("a",), rows=size))
+                    found.append(pd.concat(frames).to_numpy().tolist())
+                except CatalogueError as error:
+                    found.append(str(error))
+    assert found[0] == found[1]
 
 
 def test_a_table_that_is_a_folder_is_a_line(shop):

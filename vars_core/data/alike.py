@@ -15,8 +15,8 @@ BLOCK = 512  # photos at a time: bounds memory
 def count(photos: np.ndarray) -> dict[str, int]:
     """How many of `photos` (uint8 (N, S, S, 3), S ≥ 16) are white, equal to another, or nearly so, by what they are.
 
-    A photo that equals another is not counted as nearly equal; neighbours that are nearly equal are found among the
-    nearest few in the principal components of miniatures, so in time that grows with N log N."""
+    Of photos that are equal the first is looked at for near ones, which are sought among the nearest few in the
+    principal components of miniatures, so in time that grows with N log N."""
     white, seen, small = 0, {}, []
     for start in range(0, len(photos), BLOCK):
         block = np.asarray(photos[start : start + BLOCK])

@@ -92,16 +92,27 @@ def make(catalogue, cfg, seed):
     )
 
 
-def check_sizes(split, k, attacker_share):
-    """Raise SplitError, saying what to change, when the study's computations can't run on a catalogue of this size.
+def check_study(split, labels, values):
+    """Raise SplitError, saying what to change, when the study cannot run to its end on what was prepared.
 
-    `k` is the length of a list (recommender.k), `attacker_share` of the users is known to an attacker."""
+    `labels` (I,) category codes of the items; `values` all parameters, as a dict of sections. The limits are those of
+    the later notebooks: lists, users whom the attacker knows, categories that an extractor is trained on."""
     n_users, n_items = split.train.shape
+    k, recommender = values["recommender"]["k"], values["recommender"]
     if k > n_items:
         raise SplitError(
             f"a list of recommender.k={k} items from {n_items} items; lower recommender.k or data.k_core"
         )
-    attacker_users(n_users, attacker_share, seed=0)
+    attacker_users(n_users, values["attacks"]["attacker_users"], seed=0)
+    trained = np.unique(labels[np.unique(split.train.indices)])
+    if not recommender["pretrained"] and len(trained) < 2:
+        raise SplitError(
+            f"the items with training interactions are all of one category, and recommender.extractor="
+            f"{recommender['extractor']} is trained to tell categories apart; give weights with "
+            f"recommender.pretrained, or categories in items.csv"
+        )
+    if not (split.test >= 0).any():
+        raise SplitError("nothing is held out to test with: no user has three interactions with warm items")
 
 
 def save(split, path):

@@ -27,7 +27,7 @@ def check(source: Path, params_file: Path) -> int:
         try:
             made = catalogue.prepare(cfg, values["seed"], prepared, source, paths.root() / "data" / "decoded")
             parts = split.load(prepared / "split.npz")
-            split.check_sizes(parts, values["recommender"]["k"], values["attacks"]["attacker_users"])
+            split.check_study(parts, made.labels, values)
         except (CatalogueError, split.SplitError) as error:
             print(f"error: {error}")
             return 1
@@ -60,8 +60,8 @@ def warnings(made: catalogue.Catalogue, parts: split.Split, cfg: params.Data) ->
         )
     if len(made.categories) == 1:
         found.append(
-            f"one category only ({made.categories[0]}): an extractor cannot be trained on categories, and what "
-            f"compares categories is left out; use pretrained weights (recommender.pretrained)"
+            f"one category only ({made.categories[0]}): no extractor can be trained on it, and tastes for "
+            f"categories, tables and figures by category tell nothing"
         )
     unknown = made.notes.get("interactions_of_unknown_items", 0)
     if unknown:

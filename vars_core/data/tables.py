@@ -59,45 +59,80 @@ def pieces(path: Path, required: tuple, optional: tuple = (), rows: int | None =
 
 
 def _pieces(file, path, required, optional, rows):
-    reader = csv.reader(_lines(file, path), strict=True)
-    begun = 0  # the last row that began: where a quote that is never closed stands
-
-    def numbered():
-        nonlocal begun
-        for number, fields in enumerate(reader, 1):
-            begun = number
-            yield number, fields
-
-    table, empty = numbered(), True
-    try:
-        header = [name.strip() for name in next(table, (1, []))[1]]
-        _check_header(header, path, required, optional)
-        named = [name for name in header if name]
-        while batch := list(islice(table, rows)):
-            frame = _frame(batch, header, path)
-            if len(frame):
-                empty = False
-                yield frame[[*named, ROW]]
-    except csv.Error as error:
-        reason = f"not CSV ({error}); is a quote left open or not doubled?"
-        raise CatalogueError(f"{path}, row {begun + 1}: {reason}") from None
+    header = [name.strip() for name in next(csv.reader(_lines(file, path)), [])]
+    _check_header(header, path, required, optional)
+    file.seek(0)
+    read, empty = _regular if _is_regular(path, len(header)) else _any, True
+    for number, values in read(file, path, header, rows):
+        values = values.fillna("").apply(lambda column: column.str.strip())
+        filled = (values != "").any(axis=1)
+        frame = values.set_axis(header, axis=1)[[name for name in header if name]].assign(**{ROW: number})[filled]
+        if len(frame):
+            empty = False
+            yield frame
     if empty:
         raise CatalogueError(f"{path}: no row below the header")
 
 
-def _frame(batch, header, path):
-    width = len(header)
-    for row, fields in batch:
-        if len(fields) != width and any(field.strip() for field in fields):
-            reason = "; a field that holds a comma needs quotes around it" if len(fields) > width else ""
-            raise CatalogueError(
-                f"{path}, row {row}: {len(fields)} fields, but the header has {width} ({', '.join(header)}){reason}"
-            )
-    full = [(row, fields) for row, fields in batch if len(fields) == width]
-    frame = pd.DataFrame([fields for _, fields in full], columns=header, dtype=str)
-    frame = frame.apply(lambda column: column.str.strip()) if len(frame) else frame
-    frame[ROW] = np.array([row for row, _ in full], np.int64)
-    return frame[(frame[header] != "").any(axis=1)]
+def _regular(file, path, header, rows):
+    """Row numbers and values of a table that `_is_regular`, by pandas's parser, which is several times faster."""
+    options = {"dtype": str, "keep_default_na": False, "index_col": False, "skip_blank_lines": False}
+    names = list(range(len(header)))
+    first = 2
+    for values in pd.read_csv(file, header=0, names=names, chunksize=rows, quoting=csv.QUOTE_NONE, **options):
+        yield np.arange(first, first + len(values)), values
+        first += len(values)
+
+
+def _any(file, path, header, rows):
+    """Row numbers and values of any table, or the row that is wrong."""
+    begun = 0  # the last row that was read whole: a quote that is never closed stands in the next
+
+    def numbered():
+        nonlocal begun
+        for number, fields in enumerate(csv.reader(_lines(file, path), strict=True), 1):
+            begun = number
+            yield number, fields
+
+    table = numbered()
+    try:
+        next(table)
+        while batch := list(islice(table, rows)):
+            batch = [(row, fields) for row, fields in batch if any(field.strip() for field in fields)]
+            for row, fields in batch:
+                if len(fields) != len(header):
+                    reason = "; a field that holds a comma needs quotes around it" * (len(fields) > len(header))
+                    raise CatalogueError(
+                        f"{path}, row {row}: {len(fields)} fields, but the header has {len(header)} "
+                        f"({', '.join(header)}){reason}"
+                    )
+            if batch:
+                numbers = np.array([row for row, _ in batch])
+                yield numbers, pd.DataFrame([fields for _, fields in batch], dtype=str)
+    except csv.Error as error:
+        reason = f"not CSV ({error}); is a quote left open or not doubled?"
+        raise CatalogueError(f"{path}, row {begun + 1}: {reason}") from None
+
+
+def _is_regular(path, width):
+    """Has every line of the file `width` fields or nothing, without quotes?"""
+    rest = b""
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            block = (rest + block).replace(b"\r\n", b"\n")
+            block, end, rest = block.rpartition(b"\n")
+            if not _has_width(block + end, width) or len(rest) > 2**24:
+                return False
+    return _has_width(rest + b"\n", width)
+
+
+def _has_width(block, width):
+    if b'"' in block or b"\0" in block or b"\r" in block:
+        return False
+    signs = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(signs == ord("\n"))
+    commas = np.diff(np.searchsorted(np.flatnonzero(signs == ord(",")), ends), prepend=0)
+    return bool(((commas == width - 1) | (np.diff(ends, prepend=-1) == 1)).all())
 
 
 def _check_header(header, path, required, optional):
@@ -144,10 +179,13 @@ def _check_kind(start, path):
 
 def _undecodable(path):
     """Number of the first line of `path` that is not UTF-8."""
+    number = 0
     with path.open("rb") as file:
-        for number, line in enumerate(re.split(rb"\r\n|\r|\n", file.read()), 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 1
+        for line in file:
+            for part in line.rstrip(b"\r\n").split(b"\r"):
+                number += 1
+                try:
+                    part.decode()
+                except UnicodeDecodeError:
+                    return number
+    return number
