@@ -3,6 +3,7 @@
 Rooms are imported by the command that needs them, so that help is shown at once."""
 
 import argparse
+import io
 import math
 import sys
 from pathlib import Path
@@ -179,6 +180,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 when it succeeded, 1 after one line that says why not."""
     options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         return options.run(options)
     except InputError as error:

@@ -179,6 +179,12 @@ REFUSED = {
         one_level_down,
         r"items\.csv: no such file; .*inner/items\.csv is one level below: name that folder",
     ),
+    "feedback in capitals": (
+        lambda root: (root / "interactions.csv").rename(root / "Interactions.csv"),
+        "Interactions.csv is there, but no interactions.csv; rename, unpack or remove it",
+    ),
+    "packed feedback": (lambda root: (root / "interactions.csv").rename(root / "interactions.csv.gz"), "unpack"),
+    "an id with a terminal's command": (items("i0\x9b2J,tee"), "row 2: item_id .* cannot be a file name"),
     "only links to nothing": (dangling, "images/ has no photo; 4 links to nothing skipped"),
 }
 

@@ -462,3 +462,44 @@ def test_dvbpr_without_interactions_of_photos(tmp_path):
     with pytest.raises(CatalogueError, match="no interaction is left: none of 1 reviews is of an item with a photo"):
         convert.dvbpr(npy(tmp_path / "x.npy", content), tmp_path / "out")
     assert not Path(tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["transactions_train.csv.zip", "transactions_train.parquet", "transactions_train.CSV"]
+)
+def test_packed_transactions_are_not_taken_for_none(name, hm, tmp_path):
+    (hm / "transactions_train.csv").rename(hm / name)
+    with pytest.raises(CatalogueError, match=rf"transactions_train\.csv: no such file; .*{name} is there: unpack or"):
+        convert.hm(hm, tmp_path / "out")
+
+
+def test_films_in_two_encodings_and_pieces(tmp_path, monkeypatch):
+    source = tmp_path / "ml-10m"
+    source.mkdir()
+    (source / "movies.dat").write_bytes("1::Léon::Crime\n".encode() + "2::Amélie::Comedy\r\n\n".encode("latin-1"))
+    (source / "ratings.dat").write_text("".join(f"{user}::{film}::4::9\n" for user in range(5) for film in (1, 2)))
+    for film in (1, 2):
+        image(tmp_path / "posters" / f"{film}.jpg", film)
+    monkeypatch.setattr("vars_core.data.tables.ROWS", 3)
+    assert convert.movielens(source, tmp_path / "posters", tmp_path / "out")["interactions"] == 10
+    assert pd.read_csv(tmp_path / "out" / "items.csv")["title"].tolist() == ["Léon", "Amélie"]
+
+
+def test_links_upward_are_not_followed(tmp_path):
+    image(tmp_path / "outside.jpg")
+    image(tmp_path / "photos" / "hat" / "1.jpg")
+    (tmp_path / "photos" / "hat" / "root").symlink_to("/")
+    (tmp_path / "photos" / "up").symlink_to("../..")
+    counts = convert.classes(tmp_path / "photos", tmp_path / "out")
+    assert counts["items"] == 1 and counts["links to folders that are read already skipped"] == 2
+
+
+def test_a_damaged_note_of_an_interrupted_conversion(hm, tmp_path):
+    (tmp_path / "out.partial" / "images").mkdir(parents=True)
+    (tmp_path / "out.partial" / "source.json").write_text('{"kind": "h')
+    assert convert.hm(hm, tmp_path / "out")["items"] == 3
+
+
+def test_names_that_are_not_utf8_can_be_printed(hm, tmp_path, capsysbinary):
+    assert main(["convert", "hm", str(hm), os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")]) == 0
+    assert b"caf\\udce9: 3 items" in capsysbinary.readouterr().out

@@ -65,7 +65,7 @@ def movielens(folder: Path, posters: Path, out: Path, share: float = 1.0, min_ra
     ratings, movies = (_file(folder / name, "MovieLens") for name in names)
     found = PhotoFiles(posters, "posters named <movieId>.<suffix>")
     with Target(out, kind="movielens", folder=str(folder.resolve()), posters=str(posters.resolve())) as target:
-        films = _dat(movies, MOVIES) if dats else tables.read(movies, MOVIES)
+        films = pd.concat(_dat(movies, MOVIES)) if dats else tables.read(movies, MOVIES)
         films = films.assign(genres=films["genres"].str.split("|").str[0]).rename(
             columns={"movieId": "item_id", "genres": "category"}
         )
@@ -76,7 +76,7 @@ def movielens(folder: Path, posters: Path, out: Path, share: float = 1.0, min_ra
         kept, below = Kept(ratings.name, movies.name, Matcher(films["item_id"]), share), [0]
 
         def pieces() -> Iterator[pd.DataFrame]:
-            source = [_dat(ratings, RATINGS)] if dats else tables.pieces(ratings, RATINGS)
+            source = _dat(ratings, RATINGS) if dats else tables.pieces(ratings, RATINGS)
             for frame in runtime.progress(source, "ratings"):
                 frame = kept.of_known_items(frame.rename(columns={"userId": "user_id", "movieId": "item_id"}))
                 frame = kept.of_items_with_photo(frame, items)
@@ -119,7 +119,8 @@ def hm(folder: Path, out: Path, share: float = 1.0) -> dict:
                 yield kept.of_chosen_users(frame)[["user_id", "item_id", "timestamp"]]
 
         counts = {"items": len(items), "without a photo": len(goods) - len(items)}
-        if transactions.is_file():
+        if any(folder.glob("transactions_train*")):
+            _file(transactions, "H&M")
             target.interactions(pieces())
             kept.check()
             counts["interactions"] = kept.left
@@ -232,26 +233,33 @@ def _file(path: Path, what: str) -> Path:
         kind = "an archive; unpack it, and give the folder" if archive else "a file, not a folder"
         raise CatalogueError(f"{above}: {kind}")
     below = sorted(above.glob(f"*/{path.name}"))
+    packed = sorted(above.glob(f"{path.stem}*"))
     hint = f"; {below[0]} is one level below: name that folder" if below else ""
     if (above / "u.data").is_file():
         hint = "; this is MovieLens 100K: take ml-latest-small or ml-1m, whose tables are read"
+    elif packed:
+        hint = f"; {packed[0].name} is there: unpack or rename it"
     raise CatalogueError(f"{path}: no such file; {what} expected there{hint}")
 
 
-def _dat(path: Path, columns: tuple) -> pd.DataFrame:
-    """A table of ml-1m (Latin-1) or ml-10m (UTF-8): `::` between fields, no header; ROW is the line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        text = path.read_text(encoding="latin-1")
+def _dat(path: Path, columns: tuple) -> Iterator[pd.DataFrame]:
+    """A table of ml-1m (Latin-1) or ml-10m (UTF-8) in pieces: `::` between fields, no header; ROW is the line."""
     rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        fields = line.rstrip("\r").split("::")
-        if len(fields) != len(columns) and line.strip():
-            expected = "::".join(columns)
-            raise CatalogueError(f"{path}, row {number}: {len(fields)} fields; {expected} expected")
-        if line.strip():
-            rows.append([*fields, number])
-    if not rows:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                text = line.decode("latin-1")
+            fields = text.rstrip("\r\n").split("::")
+            if len(fields) != len(columns) and text.strip():
+                raise CatalogueError(f"{path}, row {number}: {len(fields)} fields; {'::'.join(columns)} expected")
+            if text.strip():
+                rows.append([*fields, number])
+            if len(rows) == tables.ROWS:
+                yield pd.DataFrame(rows, columns=[*columns, ROW])
+                rows = []
+    if rows:
+        yield pd.DataFrame(rows, columns=[*columns, ROW])
+    elif path.stat().st_size < 2:
         raise CatalogueError(f"{path}: empty")
-    return pd.DataFrame(rows, columns=[*columns, ROW])

@@ -104,10 +104,9 @@ def problems(source):
         ("items.csv", _items, item_problems),
         ("interactions.csv", _interaction_table, _interaction_problems),
     ):
-        if name == "interactions.csv" and not (source / name).exists():
-            continue
         try:
-            found += look(load(source))
+            if name == "items.csv" or _has_interactions(source):
+                found += look(load(source))
         except CatalogueError as error:
             found.append(str(error))
     if not (source / "images").is_dir():
@@ -141,7 +140,7 @@ def _interaction_problems(frame):
     for name in INTERACTION_COLUMNS:
         for row in frame.loc[frame[name] == "", ROW]:
             yield f"interactions.csv, row {row}: {name} is empty"
-        broken = [value for value in frame[name].unique() if re.search(r"[\x00-\x1f\x7f]", value)]
+        broken = [value for value in frame[name].unique() if re.search(r"[\x00-\x1f\x7f-\x9f]", value)]
         for row, value in frame.loc[frame[name].isin(broken), [ROW, name]].to_numpy():
             yield f"interactions.csv, row {row}: {name} {value[:40]!r} holds a line break or control character"
     if "timestamp" in frame:
@@ -171,6 +170,15 @@ def _items(source):
 def _interaction_table(source):
     frame = tables.read(source / "interactions.csv", INTERACTION_COLUMNS, OPTIONAL)
     return frame.assign(**{name: ids.canonical_column(frame[name]) for name in INTERACTION_COLUMNS})
+
+
+def _has_interactions(source):
+    """Whether there is an interactions.csv. CatalogueError where one has nearly that name, since the study would
+    simulate feedback without a word."""
+    near = sorted(path.name for path in source.iterdir() if path.name.casefold().startswith("interactions"))
+    if near and "interactions.csv" not in near:
+        raise CatalogueError(f"{source}: {near[0]} is there, but no interactions.csv; rename, unpack or remove it")
+    return bool(near)
 
 
 def _raise_first(found):
@@ -205,7 +213,7 @@ def _no_photo(source, items, photos):
 def _interactions(source, items, set_aside):
     """Checked interactions with usable items (user_id, item_id and, where given, timestamp and part), ids that
     items.csv doesn't have, as rows of `rejected_table`, and counts."""
-    if not (source / "interactions.csv").exists():
+    if not _has_interactions(source):
         return None, [], {}
     frame = _interaction_table(source)
     _raise_first(_interaction_problems(frame))

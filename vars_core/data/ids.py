@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-NOT_IN_AN_ID = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')  # an id becomes a file name on any system
+NOT_IN_AN_ID = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f-\x9f]')  # an id becomes a file name on any system
 LONGEST = 240  # bytes of an id: with its suffix it has to fit the 255 of a file's name
 
 

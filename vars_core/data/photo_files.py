@@ -61,7 +61,7 @@ class PhotoFiles:
             elif stat.S_ISDIR(mode):
                 if not self._deep:
                     self._skip(path, "folders", "a folder")
-                elif os.path.realpath(path) in self._read:
+                elif os.path.realpath(path) in self._read or self._above(path):
                     self.skipped["links to folders that are read already"] += 1
                 else:
                     yield from self._below(path)
@@ -75,6 +75,10 @@ class PhotoFiles:
                 self.skipped["files with names that aren't UTF-8"] += 1
             else:
                 yield path, stem(entry.name)
+
+    def _above(self, path: Path) -> bool:
+        """Does the link lead to a folder that holds the one that is read?"""
+        return Path(os.path.realpath(self.folder)).is_relative_to(os.path.realpath(path))
 
     def _skip(self, path: Path, kind: str, reason: str) -> None:
         self.skipped[kind] += 1

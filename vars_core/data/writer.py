@@ -35,7 +35,7 @@ class Target:
     def __enter__(self) -> "Target":
         with _as_one_line(self.partial):
             mark = self.partial / "source.json"
-            if self.partial.exists() and (not mark.is_file() or json.loads(mark.read_text()) != self._source):
+            if self.partial.exists() and (not mark.is_file() or mark.read_text() != json.dumps(self._source)):
                 shutil.rmtree(self.partial)
             (self.partial / "images").mkdir(parents=True, exist_ok=True)
             mark.write_text(json.dumps(self._source))
