@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vars_core.data import folder, tables, timestamps
+from vars_core.data import folder, photo_files, tables, timestamps
 from vars_core.data.folder import CatalogueError
 
 ITEMS = [("i0", "tee"), ("i1", "mug"), ("i2", "hat"), ("i3", "tee")]
@@ -342,7 +342,7 @@ def test_an_unreadable_folder_is_a_line(shop, monkeypatch):
     def refused(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("vars_core.data.photo_files.os.scandir", refused)
+    monkeypatch.setattr(photo_files.os, "scandir", refused)
     with pytest.raises(CatalogueError, match=r"images: cannot be read \(Permission denied\)"):
         folder.read(shop)
 

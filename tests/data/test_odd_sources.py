@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_convert import dvbpr_content, npy
 
 from vars_core.__main__ import main
 from vars_core.data import convert, folder, ids, writer
@@ -454,8 +455,6 @@ def test_ids_are_matched_by_number_where_that_is_no_guess(known, given, found):
 
 
 def test_dvbpr_without_interactions_of_photos(tmp_path):
-    from test_convert import dvbpr_content, npy  # its Python 2 pickles
-
     content = dvbpr_content()
     content[0], content[1], content[2] = {0: [{"productid": 2}]}, {}, {}
     content[3][2]["imgs"] = "Not Found"
