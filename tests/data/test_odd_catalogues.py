@@ -102,7 +102,7 @@ REFUSED = {
     "semicolons and decimal commas": (rows("items.csv", "item_id;category;a,b", "i0;tee;1,2"), "separated by ';'"),
     "UTF-16": (
         raw("items.csv", "item_id,category\ni0,tee\n".encode("utf-16")),
-        r"items\.csv: UTF-16, not CSV in UTF-8",
+        r"items\.csv: UTF-16 or UTF-32, not CSV in UTF-8",
     ),
     "UTF-16 without its mark": (
         raw("items.csv", "item_id,category\ni0,tee\n".encode("utf-16-le")),
@@ -118,6 +118,10 @@ REFUSED = {
     ),
     "NUL": (raw("items.csv", b"item_id,category\ni0,tee\ni1,m\0ug\n"), "line 3: holds a NUL character"),
     "a spreadsheet": (raw("items.csv", b"PK\x03\x04rest"), "a spreadsheet or zip file, not CSV in UTF-8"),
+    "a pointer": (
+        raw("items.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        "a pointer of Git LFS",
+    ),
     "gzip": (raw("interactions.csv", b"\x1f\x8brest"), "packed with gzip"),
     "an empty file": (raw("items.csv", b""), r"items\.csv, row 1: no column item_id, category; the header is \[\]"),
     "the mark of UTF-8 alone": (raw("items.csv", b"\xef\xbb\xbf"), "row 1: no column item_id, category"),

@@ -17,9 +17,14 @@ from vars_core.errors import InputError
 ROW = " row"  # number of a row in its file; columns' names are stripped, so none of the file's is called that
 ROWS = 500_000  # held at once by `pieces`
 OTHERS = {  # first bytes of what is no CSV in UTF-8
-    b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a spreadsheet or zip file",
-    b"\x1f\x8b": "packed with gzip", b"\xd0\xcf\x11\xe0": "an old spreadsheet", b"PAR1": "a Parquet file",
-}  # fmt: skip
+    b"\xff\xfe": "UTF-16 or UTF-32",
+    b"\xfe\xff": "UTF-16",
+    b"PK\x03\x04": "a spreadsheet or zip file",
+    b"\x1f\x8b": "packed with gzip",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet",
+    b"PAR1": "a Parquet file",
+    b"version https://git-lfs": "a pointer of Git LFS",
+}
 
 csv.field_size_limit(2**24)  # descriptions may be longer than the 131,072 characters that are csv's default
 
