@@ -3,6 +3,8 @@
 Rooms are imported by the command that needs them, so that help is shown at once."""
 
 import argparse
+import io
+import math
 import sys
 from pathlib import Path
 
@@ -14,7 +16,8 @@ CONVERTERS = {  # kind, a function of `data.convert`: what it reads, what that i
         "AmazonMenWithImgPartitioned.npy data/raw/men",
     ),
     "movielens": (
-        {"folder": "ml-latest-small or ml-1m", "posters": "a folder of <movieId>.jpg"}, "MovieLens and film posters.",
+        {"folder": "ml-latest-small, ml-1m, ml-25m …", "posters": "a folder of <movieId>.jpg"},
+        "MovieLens and film posters.",
         "ml-latest-small posters data/raw/films",
     ),
     "hm": (
@@ -37,7 +40,14 @@ def _check(options) -> int:
     from vars_core import paths
     from vars_core.data import summary
 
-    return summary.check(options.folder, options.params or paths.root() / "params.yaml")
+    return summary.check(options.folder, options.params or _parameter_file(options.profile, paths.root()))
+
+
+def _parameter_file(profile: str | None, root: Path) -> Path:
+    known = sorted(path.stem for path in (root / "profiles").glob("*.yaml"))
+    if profile is not None and profile not in known:
+        raise InputError(f"no profile is called {profile}; known: {', '.join(known)}")
+    return root / "profiles" / f"{profile}.yaml" if profile else root / "params.yaml"
 
 
 def _convert(options) -> int:
@@ -46,8 +56,11 @@ def _convert(options) -> int:
     given = {name: getattr(options, name) for name in (*CONVERTERS[options.kind][0], "out")}
     if options.kind in SHARED:
         given["share"] = options.share
+    if options.kind == "movielens":
+        given["min_rating"] = options.min_rating
     counts = getattr(convert, options.kind)(**given)
-    print(f"{options.out}: " + ", ".join(f"{number:,} {what}" for what, number in counts.items()))
+    said = (what if number is None else f"{number:,} {what}" for what, number in counts.items())
+    print(f"{options.out}: " + ", ".join(said))
     return 0
 
 
@@ -69,6 +82,13 @@ def _stage(options) -> int:
     seconds = stage.run(options.name, options.params)
     print(f"{options.name}: {seconds / 60:.1f} min")
     return 0
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"a number expected, got {text}")
+    return value
 
 
 def _share(text: str) -> float:
@@ -101,7 +121,9 @@ def parser() -> argparse.ArgumentParser:
         "vars check data/raw/shop",
     )  # fmt: skip
     one.add_argument("folder", type=Path, nargs="?", help="a catalogue: items.csv, images/, perhaps interactions.csv")
-    one.add_argument("--params", type=Path, help="parameters to check it with; params.yaml by default")
+    values = one.add_mutually_exclusive_group()
+    values.add_argument("--params", type=Path, help="parameters to check it with; params.yaml by default")
+    values.add_argument("--profile", help="a file of profiles/ to check it with instead, such as real")
 
     one = _command(
         commands, None, "convert", "Make a catalogue of other people's files.",
@@ -115,6 +137,8 @@ def parser() -> argparse.ArgumentParser:
         two.add_argument("out", type=Path, help="the catalogue's folder, which must not be there yet")
         if kind in SHARED:
             two.add_argument("--share", type=_share, default=1.0, help="of the users to keep, such as 0.05")
+        if kind == "movielens":
+            two.add_argument("--min-rating", type=_number, help="leave out ratings below, such as 4; none by default")
 
     one = _command(
         commands, _screen, "screen",
@@ -156,6 +180,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 when it succeeded, 1 after one line that says why not."""
     options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         return options.run(options)
     except InputError as error:

@@ -136,7 +136,7 @@ RAW = {
     "duplicate column": (b"item_id,category,category\ni0,a,b\n", "'category' appears more than once"),
     "empty file": (b"", "no column item_id, category"),
     "not utf-8": ("item_id,category\ni0,é\n".encode("latin-1"), "UTF-8"),
-    "too many fields": (b'item_id,category\ni0,"a\ni1,b\n', "not a table|no image|rejected"),
+    "a quote left open": (b'item_id,category\ni0,"a\ni1,b\n', r"items\.csv, row 2: not CSV .*is a quote left open"),
 }
 
 

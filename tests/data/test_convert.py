@@ -14,7 +14,7 @@ from PIL import Image
 
 from vars_core import params
 from vars_core.__main__ import main
-from vars_core.data import catalogue, convert, folder
+from vars_core.data import catalogue, convert, folder, tables, writer
 from vars_core.data.folder import CatalogueError
 
 
@@ -126,7 +126,7 @@ def test_items_without_a_photo_are_left_out_with_their_reviews(tmp_path):
 
 def test_an_interrupted_conversion_goes_on(dvbpr_file, tmp_path, monkeypatch):
     out, written = tmp_path / "men", []
-    original = convert._suffix
+    original = writer._suffix
 
     def broken(photo):
         written.append(photo)
@@ -134,7 +134,7 @@ def test_an_interrupted_conversion_goes_on(dvbpr_file, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(photo)
 
-    monkeypatch.setattr(convert, "_suffix", broken)
+    monkeypatch.setattr(writer, "_suffix", broken)
     with pytest.raises(KeyboardInterrupt):
         convert.dvbpr(dvbpr_file, out)
     partial = tmp_path / "men.partial" / "images"
@@ -296,7 +296,7 @@ def hm(tmp_path):
 
 
 def test_hm(hm, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "ROWS", 7)  # several pieces
+    monkeypatch.setattr(tables, "ROWS", 7)  # several pieces
     out = tmp_path / "out"
     assert convert.hm(hm, out) == {"items": 2, "without a photo": 1, "interactions": 40}
     items = pd.read_csv(out / "items.csv", dtype=str)
@@ -324,7 +324,8 @@ def test_class_folders(tmp_path):
     (source / "shoe" / "0.png").write_bytes(jpeg(8, "PNG"))
     (source / "shoe" / "notes.txt").write_text("not a photo")
     out = tmp_path / "out"
-    assert convert.classes(source, out) == {"items": 7, "classes": 2}
+    skipped = {"files of other types skipped": 1, "hidden files skipped": 1}
+    assert convert.classes(source, out) == {"items": 7, "classes": 2} | skipped
     items = pd.read_csv(out / "items.csv")
     assert items["item_id"].is_unique and items["category"].value_counts().to_dict() == {"shoe": 5, "hat": 2}
     assert len(list((out / "images").iterdir())) == 7 and not (out / "interactions.csv").exists()

@@ -106,6 +106,12 @@ def test_no_warm_item_left_is_an_error():
         split.make(tiny([0], [0], 1, 1), config(0.5), 0)
 
 
+@pytest.mark.parametrize(("n_items", "cold"), [(6, 2), (12, 2), (24, 2), (30, 3), (100, 10)])
+def test_a_cold_item_is_never_alone(n_items, cold):
+    users, items = np.nonzero(np.ones((3, n_items)))
+    assert len(split.make(tiny(users, items, 3, n_items), config(0.1), 0).cold) == cold
+
+
 def test_round_trip(tmp_path):
     rng = np.random.default_rng(0)
     users, items = np.nonzero(rng.random((20, 40)) < 0.3)

@@ -9,6 +9,10 @@ In reading order:
 
     catalogue       prepare and load a catalogue, drawn or read
     folder          read a folder that somebody else made, row by row
+    tables          one CSV file: encoding, header, shape of every row
+    timestamps      numbers or dates of interactions, of which the order counts
+    ids             ids that should be equal: Unicode forms, lost leading zeros
+    photo_files     which files of a folder are photos, and what is skipped
     photos          one file becomes a small RGB square, or a reason why not
     decoded         all files become one array on disk, once
     split           held-out items, cold items, who may see what in the defence
@@ -18,7 +22,10 @@ In reading order:
     silhouettes     outlines of the drawn products
     textures        their colours, patterns, materials and backgrounds
     summary         `vars check`: what is wrong with a catalogue, what the study makes of it
+    alike           photos that are white, or the same as another
     convert         `vars convert`: DVBPR, MovieLens, H&M, class folders
+    writer          the folder that a converter writes; photos are linked
+    kept            which interactions it keeps, and why none is left
     dvbpr_file      DVBPR's files
     unpickle        pickled data, read without running it
 

@@ -115,7 +115,7 @@ def _read(cfg, seed, source, cache):
     read = folder.read(source, seed=seed, max_items=cfg.max_items)
     photos, bad = decoded.decode_files(read.files, cfg.image_size, decoded.cache_folder(source, cache))
     spoilt = [(read.items["item_id"][row], read.files[row].name, why) for row, why in bad]
-    folder.check_share(read.rejected, read.notes["items_listed"], cfg.max_rejected_share, "items")
+    folder.check_shares(read, cfg.max_rejected_share)
     folder.check_share(spoilt, len(read.items), cfg.max_rejected_share, "photos")
     kept = np.setdiff1d(np.arange(len(read.items)), [row for row, _ in bad])
     items = read.items.iloc[kept].reset_index(drop=True)
@@ -141,7 +141,7 @@ def _read(cfg, seed, source, cache):
         simulated=read.interactions is None,
         name=source.name,
         user_ids=user_ids,
-        rejected=folder.rejected_table(read.rejected + spoilt),
+        rejected=folder.rejected_table(read.rejected + read.unknown + spoilt),
         notes=notes,
     )
 

@@ -92,6 +92,29 @@ def make(catalogue, cfg, seed):
     )
 
 
+def check_study(split, labels, values):
+    """Raise SplitError, saying what to change, when the study cannot run to its end on what was prepared.
+
+    `labels` (I,) category codes of the items; `values` all parameters, as a dict of sections. The limits are those of
+    the later notebooks: lists, users whom the attacker knows, categories that an extractor is trained on."""
+    n_users, n_items = split.train.shape
+    k, recommender = values["recommender"]["k"], values["recommender"]
+    if k > n_items:
+        raise SplitError(
+            f"a list of recommender.k={k} items from {n_items} items; lower recommender.k or data.k_core"
+        )
+    attacker_users(n_users, values["attacks"]["attacker_users"], seed=0)
+    trained = np.unique(labels[np.unique(split.train.indices)])
+    if not recommender["pretrained"] and len(trained) < 2:
+        raise SplitError(
+            f"the items with training interactions are all of one category, and recommender.extractor="
+            f"{recommender['extractor']} is trained to tell categories apart; give weights with "
+            f"recommender.pretrained, or categories in items.csv"
+        )
+    if not (split.test >= 0).any():
+        raise SplitError("nothing is held out to test with: no user has three interactions with warm items")
+
+
 def save(split, path):
     """Write `split` as an .npz of plain arrays (no pickles)."""
     arrays = {"shape": np.array(split.train.shape)}
@@ -129,14 +152,14 @@ def attacker_users(n_users, share, seed):
     """Disjoint, sorted (known, reporting): users an attacker optimises on, users that results are reported for."""
     n_known = round(share * n_users)
     if not 0 < n_known < n_users:
-        raise ValueError(f"attacker_users={share} of {n_users} users leaves one side empty; use a share like 0.5")
+        raise SplitError(f"attacker_users={share} of {n_users} users leaves one side empty; use a share like 0.5")
     order = runtime.rng(seed, "attacker users").permutation(n_users)
     return np.sort(order[:n_known]), np.sort(order[n_known:])
 
 
 def _cold(n_items, share, rng, spared=()):
     """Sorted items; those in `spared` only where the others do not suffice."""
-    n = max(1, round(share * n_items)) if share > 0 else 0
+    n = max(2, round(share * n_items)) if share > 0 else 0  # one alone has no other to be compared with
     if n >= n_items:
         raise SplitError(f"cold_share={share} leaves no warm item among {n_items}")
     if len(spared) == 0:
