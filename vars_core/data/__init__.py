@@ -9,7 +9,10 @@ In reading order:
 
     catalogue       prepare and load a catalogue, drawn or read
     folder          read a folder that somebody else made, row by row
+    arrays          `.npy` files, hostile ones too
     photos          one file becomes a small RGB square, or a reason why not
+    truncation      is a photo's file whole?
+    colour_profiles colours of wide gamuts, grey and print become sRGB
     decoded         all files become one array on disk, once
     split           held-out items, cold items, who may see what in the defence
     feedback        simulated users, who choose by what they can see
