@@ -1,4 +1,4 @@
-"""Is a photo's file whole? Decoders fill with grey or black what is missing, and say nothing if an end marker follows.
+"""Is a photo's file whole? Decoders fill with grey or black what is missing, silently if an end marker follows.
 
 JPEG: libjpeg is not shown the end marker but a few bytes that stand for a file that goes on. What is whole does not
 need them, and what is cut off asks for more. So a photo that only lacks its end marker is whole too.
