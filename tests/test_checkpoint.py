@@ -13,6 +13,7 @@ from torch import nn
 from vars_core import checkpoint
 from vars_core.errors import InputError
 from vars_core.extractor import Extractor, SmallCNN, _load_weights
+from vars_core.reconstruction.filters import load_filter
 
 
 def raw(header, content=b"", length=None):
@@ -125,3 +126,19 @@ def test_an_extractor_of_another_layout_is_one_line(tmp_path):
     checkpoint.write(file, {}, more=1)
     with pytest.raises(checkpoint.ModelFileError, match="holds no extractor"):
         Extractor.load(file)
+
+
+@pytest.mark.parametrize(
+    ("notes", "said"),
+    [
+        ({}, "holds no filter"),
+        ({"filter": "Another", "settings": {}}, "holds no filter"),
+        ({"filter": ["ConvDenoiser"], "settings": {}}, "holds no filter"),
+        ({"filter": "ConvDenoiser", "settings": {"more": 1}}, "holds no filter"),
+        ({"filter": "ConvDenoiser", "settings": 7}, "holds no filter"),
+    ],
+)
+def test_a_filter_with_hostile_notes_is_one_line(notes, said, tmp_path):
+    file = checkpoint.write(tmp_path / "f.safetensors", {"a": torch.ones(1)}, **notes)
+    with pytest.raises(checkpoint.ModelFileError, match=f"f.safetensors.*{said}"):
+        load_filter(file)

@@ -202,7 +202,7 @@ def load(path: Path | str, sections: list[str] | None = None) -> dict:
 
 
 def read(path: Path) -> dict:
-    """The file as YAML 1.2: `1e-3` is a number, `on` is text, a key given twice is an error. Raises ParameterError."""
+    """The file as YAML 1.2: `1e-3` is a number, `on` is text, a key given twice an error. Raises ParameterError."""
     try:
         with path.open("rb") as file:
             content = file.read(LONGEST + 1)
