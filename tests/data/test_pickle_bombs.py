@@ -275,7 +275,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=40), st.sampled_from([b"", P2, P4]))
 def test_opcodes_in_any_order_give_data_or_one_kind_of_error(pieces, head):
     try:
