@@ -1,5 +1,7 @@
 """params.yaml: YAML 1.2, bounds, and errors that name the parameter."""
 
+from itertools import pairwise
+
 import pytest
 from conftest import ROOT
 from pydantic import ValidationError
@@ -170,3 +172,80 @@ def test_in_the_adaptive_regime_only_features_and_scores_count():
     changed = {name for name, value in cfg.adaptive.model_dump().items() if value != getattr(cfg, name)}
     assert changed == {"pixel_weight", "ranking_weight"}
     assert cfg.adaptive.pixel_weight == 0 and cfg.adaptive.ranking_weight == 7
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqr"))
+HOSTILE = {
+    "billion laughs": (LAUGHS.encode(), "more than 10,000 values or nested too deeply"),
+    "a list in itself": (b"a: &a [*a]\n", "nested too deeply"),
+    "a section in itself": (b"a: &a\n  b: *a\n", "nested too deeply"),
+    "an alias of nothing": (b"a: *b\n", "undefined alias"),
+    "code": (b"a: !!python/object/apply:os.system [touch ran]\n", "could not determine a constructor"),
+    "a name": (b"a: !!python/name:os.system\n", "could not determine a constructor"),
+    "brackets": (b"a: " + b"[" * 10_000, "nested too deeply"),
+    "braces": (b"a: " + b"{b: " * 10_000, "nested too deeply"),
+    "dashes": (b"- " * 20_000, "nested too deeply"),
+    "10 MB": (b"a: 1\n" * 2_000_000, "more than 100,000 bytes"),
+    "many values": (b"a: [" + b"1," * 11_000 + b"]", "more than 10,000 values"),
+    "NUL": (b"a: \0\n", "p.yaml"),
+    "UTF-16": ("a: 1\n".encode("utf-16"), "utf-8"),
+    "UTF-32": ("a: 1\n".encode("utf-32"), "p.yaml"),
+    "Latin-1": (b"a: caf\xe9\n", "utf-8"),
+    "tabs": (b"a:\n\tb: 1\n", "is not YAML"),
+    "digits": (b"a: " + b"9" * 90_000, "p.yaml"),
+    "hexadecimal digits": (b"a: 0x" + b"f" * 90_000, "a: a int; numbers of 64 bits"),
+    "a number of 70 bits": (b"s:\n  a: 1180591620717411303424\n", "s.a: a int; numbers of 64 bits"),
+    "a date": (b"a: 2020-01-01\n", "a: a date"),
+    "no date": (b"a: 2020-13-45\n", "p.yaml"),
+    "a set": (b"a: !!set {b, c}\n", "a: a "),
+    "bytes": (b"a: !!binary aGVsbG8=\n", "a: a bytes"),
+    "no bytes": (b"a: !!binary \xc3\xa9\n", "p.yaml"),
+    "no number": (b"a: !!float abc\n", "p.yaml"),
+    "no whole number": (b"a: !!int abc\n", "p.yaml"),
+    "a key twice": (b"a: 1\nb: 2\na: 3\n", "line 3: found duplicate key"),
+    "a number as key": (b"1: 2\n", "'1' is a int; text expected"),
+    "a list as key": (b"? [a, b]\n: 2\n", "p.yaml"),
+    "nothing as key": (b"~: 2\n", "NoneType"),
+    "truth as key in a section": (b"s:\n  true: 2\n", "s: the name 'True' is a bool"),
+    "nothing": (b"", "holds no sections"),
+    "a list": (b"[1, 2]", "holds no sections"),
+    "text": (b"words", "holds no sections"),
+    "two documents": (b"a: 1\n---\nb: 2\n", "p.yaml"),
+    "merge of a number": (b"a:\n  <<: 7\n", "p.yaml"),
+    "open quotes": (b'a: "b\n', "is not YAML"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_a_parameter_error_that_names_it(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, said = HOSTILE[name]
+    (tmp_path / "p.yaml").write_bytes(content)
+    with pytest.raises(params.ParameterError, match=r"^p\.yaml") as caught:
+        params.read(tmp_path / "p.yaml")
+    assert said in str(caught.value) and len(str(caught.value)) < 1100
+    assert not (tmp_path / "ran").exists()
+
+
+def test_folders_and_byte_order_marks(tmp_path):
+    with pytest.raises(params.ParameterError, match="directory"):
+        params.read(tmp_path)
+    (tmp_path / "p.yaml").write_bytes(b"\xef\xbb\xbf" + LAPTOP.encode())
+    assert params.load(tmp_path / "p.yaml") == params.load(ROOT / "params.yaml")
+
+
+def test_aliases_and_merges_of_plain_values_are_fine(tmp_path):
+    (tmp_path / "p.yaml").write_text("a: &a {x: 1, y: [1, .5]}\nb:\n  <<: *a\n  x: 2\nc: *a\n")
+    got = params.read(tmp_path / "p.yaml")
+    assert got["b"] == {"x": 2, "y": [1, 0.5]} and got["c"] == got["a"]
+
+
+@pytest.mark.parametrize(
+    "value", [".inf", "-.inf", ".nan", "1e400", "-1", "'5'", "null", "[]", "{}", "true", "2020-01-01"]
+)
+def test_no_odd_value_passes_for_a_number(value, tmp_path):
+    for line in LAPTOP.splitlines():
+        name, _, rest = line.partition(": ")
+        if line.startswith("  ") and rest.split(" ")[0].replace(".", "").replace("e-", "").isdigit():
+            said = error(tmp_path, line, f"{name}: {value}")
+            assert name.strip() in said and "\n" not in said

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
+from torch import nn
 
 from vars_core import paths
+from vars_core.errors import InputError
 
+HEADER = 16 * 2**20  # bytes; those of large models have some 100 kB
 SECONDS = 30  # between two saves of a training; shorter ones never write
 
 
@@ -21,16 +24,73 @@ def write(path: Path, tensors: dict[str, torch.Tensor], **notes) -> Path:
     return paths.write(path, save(tensors, {"notes": json.dumps(notes)}))
 
 
+class ModelFileError(InputError, ValueError):
+    """A file that should hold a model and doesn't; the message names it, and the tensor if it is one."""
+
+
 def read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(notes, tensors) that `write` wrote. Raises FileNotFoundError, and ValueError for a file of another kind."""
+    """(notes, tensors) that `write` wrote.
+
+    Raises FileNotFoundError, and ModelFileError for a file that is damaged or of another kind, or has NaN in it."""
+    tensors, notes = load_tensors(path, "a safetensors file of the study")
     try:
+        notes = json.loads(notes["notes"])
+        if not isinstance(notes, dict):
+            raise ValueError(f"its notes are a {type(notes).__name__}")
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is not a safetensors file of the study ({_first_line(error)})") from None
+    return notes, tensors
+
+
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """(tensors, metadata) of the safetensors file `path`; errors as `read` has them, calling it `kind`."""
+    try:
+        with Path(path).open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > min(HEADER, Path(path).stat().st_size):
+            raise ValueError(f"it says that its header has {header:,} bytes")
         with safe_open(path, framework="pt") as file:
-            notes = json.loads((file.metadata() or {})["notes"])
-            return notes, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            notes = file.metadata() or {}
     except FileNotFoundError:
         raise
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a safetensors file of the study ({error})") from None
+    except Exception as error:  # safetensors, the system, and torch for types it has no tensors of
+        raise ModelFileError(f"{path} is not {kind} ({_first_line(error)})") from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            bad = f"{int((~torch.isfinite(tensor)).sum()):,} of {tensor.numel():,} values"
+            raise ModelFileError(f"{path}: tensor {name!r}: {bad} are not finite")
+    return tensors, notes
+
+
+def fit(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, kind: str) -> None:
+    """Put `tensors`, read from `path`, into `model`, a `kind`. Raises ModelFileError, naming the first tensor that is
+    missing, unknown, of another shape or of another sort of numbers (whole ones for fractions, say)."""
+    own, wrong = model.state_dict(), []
+    for name in (*own, *(name for name in tensors if name not in own)):
+        if name not in tensors:
+            wrong.append(f"{name!r} is missing")
+        elif name not in own:
+            wrong.append(f"{name!r} is unknown")
+        elif own[name].shape != tensors[name].shape:
+            wrong.append(f"{name!r} is {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}")
+        elif _sort(own[name]) != _sort(tensors[name]):
+            wrong.append(f"{name!r} is of {tensors[name].dtype}, not {own[name].dtype}")
+    if wrong:
+        about = f"{len(wrong)} of {len(own)} tensors missing, unknown, of another shape or type, first: {wrong[0]}"
+        raise ModelFileError(f"{path}: these weights are of another architecture than {kind}: {about}")
+    model.load_state_dict(tensors)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelFileError(f"{path}: tensor {name!r} has values beyond those of {tensor.dtype}")
+
+
+def _sort(tensor: torch.Tensor) -> str:
+    return "float" if tensor.is_floating_point() else "complex" if tensor.is_complex() else str(tensor.dtype)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def fingerprint(*things) -> str:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -82,20 +80,10 @@ def _torchvision_trunk(model: nn.Module) -> nn.Module:
 
 def _load_weights(model: nn.Module, file: Path, name: str) -> None:
     try:
-        weights = load_file(file)
+        weights, _ = checkpoint.load_tensors(file, "a safetensors file; pickled weights are not read")
     except FileNotFoundError:
         raise FileNotFoundError(f"recommender.pretrained: there is no weights file {file}") from None
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not a safetensors file ({error}); pickled weights are not read") from None
-    own = model.state_dict()
-    wrong = [k for k in own if k not in weights] + [k for k in weights if k not in own]
-    wrong += [k for k in own if k in weights and own[k].shape != weights[k].shape]
-    if wrong:
-        raise ValueError(
-            f"{file}: these weights are of another architecture than {name}: "
-            f"{len(wrong)} of {len(own)} tensors missing, unknown or of another shape, first {wrong[0]!r}"
-        )
-    model.load_state_dict(weights)
+    checkpoint.fit(model, weights, file, name)
 
 
 def _backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple]:
@@ -168,8 +156,10 @@ class Extractor(nn.Module):
     @classmethod
     def load(cls, file: Path) -> "Extractor":
         notes, tensors = checkpoint.read(file)
+        if not isinstance(notes.get("extractor"), str):
+            raise checkpoint.ModelFileError(f"{file} holds no extractor")
         model = cls(notes["extractor"])
-        model.load_state_dict(tensors)
+        checkpoint.fit(model, tensors, file, notes["extractor"])
         return model.to(device()).eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 

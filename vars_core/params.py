@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
 
 from vars_core.errors import InputError
 
+LONGEST, VALUES = 100_000, 10_000  # bytes and values of a file; the longest here has 7,000 and 150
 Count = Annotated[int, Field(ge=1)]
 Several = Annotated[int, Field(ge=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -189,35 +189,54 @@ def load(path: Path | str, sections: list[str] | None = None) -> dict:
     problems = [_unknown(s, Study.model_fields) for s in [*raw, *sections] if s not in Study.model_fields]
     problems += [f"{s}: section missing" for s in sections if s in Study.model_fields and s not in raw]
     if problems:
-        raise ParameterError(_listed(path, dict.fromkeys(problems)))
+        raise ParameterError("\n".join(f"{path.name}: {problem}" for problem in dict.fromkeys(problems)))
     values = {}
     for name in sections:
         try:
             values[name] = validated(name, raw[name])
         except ParameterError as error:
             problems += str(error).splitlines()
-    if not problems:
-        problems = _across(values)
+    problems = problems or _across(values)
     if problems:
-        raise ParameterError(_listed(path, problems))
+        raise ParameterError("\n".join(f"{path.name}: {problem}" for problem in problems))
     return values
 
 
 def read(path: Path) -> dict:
-    """The file as YAML 1.2: `1e-3` is a number, `on` and `yes` are strings, a key given twice is an error."""
+    """The file as YAML 1.2: `1e-3` is a number, `on` is text, a key given twice an error. Raises ParameterError."""
     try:
-        with path.open(encoding="utf-8") as file:
-            raw = YAML(typ="safe", pure=True).load(file)
+        with path.open("rb") as file:
+            content = file.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise ValueError(f"more than {LONGEST:,} bytes")
+        raw = YAML(typ="safe", pure=True).load(content.decode("utf-8-sig"))
+        _check_plain(raw, "", [VALUES])
     except FileNotFoundError:
         raise ParameterError(f"{path.name} is missing") from None
     except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ParameterError(f"{path.name}, line {line}: {str(error.problem).split(' with value')[0]}") from None
-    except YAMLError as error:
-        raise ParameterError(f"{path.name} is not YAML: {error}") from None
+        what = str(error.problem).split(" with value")[0]
+        raise ParameterError(f"{path.name}, line {error.problem_mark.line + 1}: {what}") from None
+    except Exception as error:  # no file, not UTF-8, a bomb, or a value that looks like a number or date and is none
+        what = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ParameterError(f"{path.name} is not YAML of parameters: {what:.500}") from None
     if not isinstance(raw, dict):
         raise ParameterError(f"{path.name} holds no sections")
     return raw
+
+
+def _check_plain(value, place: str, left: list[int]) -> None:
+    """Raises ValueError for what no parameter is; an alias counts as often as it stands there."""
+    left[0] -= 1
+    if left[0] < 0 or place.count(".") > 9:
+        raise ValueError(f"more than {VALUES:,} values or nested too deeply; aliases in aliases?")
+    for key, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    ):
+        if isinstance(value, dict) and not isinstance(key, str):
+            raise ValueError(f"{place}: the name {str(key)[:40]!r} is a {type(key).__name__}; text expected")
+        _check_plain(inner, f"{place}.{str(key)[:40].replace('.', '')}".strip("."), left)
+    if not isinstance(value, dict | list | int | float | str | None) or (type(value) is int and abs(value) >= 2**63):
+        raise ValueError(f"{place}: a {type(value).__name__}; numbers of 64 bits, text, true, false, lists expected")
 
 
 def validated(name: str, value):
@@ -241,8 +260,7 @@ def validated(name: str, value):
 
 def explain(error: ValidationError, section: str | None = None) -> str:
     """One line per problem: section.parameter, what is expected, what was given, and close names."""
-    lines = [_line(problem, section or error.title.lower()) for problem in error.errors()]
-    return "\n".join(dict.fromkeys(lines))
+    return "\n".join(dict.fromkeys(_line(problem, section or error.title.lower()) for problem in error.errors()))
 
 
 def _line(problem: dict, section: str) -> str:
@@ -259,8 +277,7 @@ def _line(problem: dict, section: str) -> str:
     given = problem["input"]
     if problem["loc"][-1] in ("bool", "str"):
         return f"{place}: expected true, false or a file's path; got {given!r}"
-    epsilon = any("epsilon" in str(part) for part in where)
-    if epsilon and not isinstance(given, list):
+    if any("epsilon" in part for part in where) and not isinstance(given, list):
         return f"{place}: ε in 8-bit steps, 1 to 255; got {given!r}"
     expected = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{place}: expected {expected}; got {given!r}"
@@ -282,7 +299,3 @@ def _across(values: dict) -> list[str]:
         if shared := sorted(kept & set(values.get(section, {}).get("epsilons", []))):
             problems.append(f"attacks.unseen_epsilons: kept for testing, so not in {section}.epsilons; got {shared}")
     return problems
-
-
-def _listed(path: Path, problems) -> str:
-    return "\n".join(f"{path.name}: {problem}" for problem in problems)

@@ -5,6 +5,7 @@ import pytest
 from toys import ITEMS, extractor, shop
 
 from vars_core.attacks import campaign
+from vars_core.data import arrays
 from vars_core.reconstruction import recovery
 from vars_core.runtime import generator
 
@@ -63,3 +64,23 @@ def test_campaigns_are_saved_without_pickles(shop, tmp_path):
     assert (items == ITEMS).all() and (hooks == ITEMS + 1).all()
     assert list(again) == ["none", "pgd@8", "promote:pgd@16"]
     assert all((again[name] == photos[name]).all() for name in photos)
+
+
+def test_a_campaign_that_is_not_whole_is_one_line(shop, tmp_path):
+    photos = {"none": shop.photos(ITEMS), "pgd@8": shop.photos(ITEMS)}
+    campaign.save(tmp_path, ITEMS, ITEMS + 1, photos)
+    for name, content, said in [
+        ("pgd@8", shop.photos(ITEMS)[:-1], "expected, for"),
+        ("pgd@8", shop.photos(ITEMS).astype(float), "float64"),
+        ("hooks", ITEMS[:-1], "expected, for"),
+        ("none", None, "none.npy is missing: run notebook 3"),
+        ("items", None, "items.npy is missing"),
+    ]:
+        campaign.save(tmp_path, ITEMS, ITEMS + 1, photos)
+        (tmp_path / f"{name}.npy").unlink() if content is None else np.save(tmp_path / f"{name}.npy", content)
+        with pytest.raises(arrays.ArrayFileError, match=said):
+            campaign.load(tmp_path)
+    campaign.save(tmp_path, ITEMS, ITEMS + 1, photos)
+    (tmp_path / "pgd@8.npy").write_bytes((tmp_path / "pgd@8.npy").read_bytes()[:-9])
+    with pytest.raises(arrays.ArrayFileError, match=r"pgd@8.npy: not a whole .npy file"):
+        campaign.load(tmp_path)

@@ -1,5 +1,6 @@
 """The split keeps its promises for any feedback."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -126,6 +127,36 @@ def test_round_trip(tmp_path):
     first = (tmp_path / "split.npz").read_bytes()
     split.save(s, tmp_path / "split.npz")
     assert (tmp_path / "split.npz").read_bytes() == first
+
+
+def _damaged_splits(whole):
+    rng = np.random.default_rng(0)
+    yield from (b"", b"no split", whole[: len(whole) // 2], whole[:-1])
+    for _ in range(20):  # zip notices by its checksums
+        place = int(rng.integers(60, len(whole) - 60))
+        yield whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
+
+
+def test_a_damaged_split_is_one_line(tmp_path):
+    users, items = np.nonzero(np.random.default_rng(0).random((20, 40)) < 0.3)
+    path = tmp_path / "split.npz"
+    split.save(split.make(tiny(users, items, 20, 40), config(), 1), path)
+    whole = path.read_bytes()
+    for content in _damaged_splits(whole):
+        path.write_bytes(content)
+        try:
+            split.load(path)
+        except split.SplitError as error:
+            assert "split.npz is not a whole split" in str(error) and "run 01_data again" in str(error)
+    with np.load(io.BytesIO(whole)) as arrays:
+        arrays = dict(arrays)
+    for name, value in {"train_indices": arrays["train_indices"] + 99, "shape": np.array([-1, 7])}.items():
+        np.savez(path, **arrays | {name: value})
+        with pytest.raises(split.SplitError, match="not a whole split"):
+            split.load(path)
+    np.savez(path, **{k: v for k, v in arrays.items() if k != "cold"})
+    with pytest.raises(split.SplitError, match="cold"):
+        split.load(path)
 
 
 def test_defence_shares():

@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vars_core.data.unpickle import _DEEP, LONG, Span, UnpickleError, _Reader, load
+from vars_core.data.unpickle import LONG, Span, UnpickleError, _Reader, load
 
 long_text = st.text(min_size=1, max_size=9).map(lambda text: text * LONG)
+members = st.integers(-(2**63) + 1, 2**63 - 1)  # of more bits: refused
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=9)
     | long_text | long_text.map(str.encode),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
-    | st.tuples(inner, inner) | st.sets(st.integers(), max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5) | members, inner, max_size=4)
+    | st.tuples(inner, inner) | st.sets(members, max_size=4) | st.frozensets(st.text(max_size=5), max_size=4),
     max_leaves=12,
 )  # fmt: skip
 
@@ -194,11 +195,10 @@ def test_what_stands_for_a_name_cannot_be_altered(name, attempt):
 
 
 INHERITED = """
-    MARK STOP POP POP_MARK DUP PROTO NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT STRING
-    UNICODE SHORT_BINBYTES EMPTY_TUPLE EMPTY_LIST EMPTY_DICT EMPTY_SET FROZENSET LIST DICT APPEND APPENDS SETITEM
-    SETITEMS ADDITEMS GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
-    GLOBAL STACK_GLOBAL INST
-"""  # the last three end in find_class
+    STOP POP POP_MARK DUP PROTO NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT STRING UNICODE
+    SHORT_BINBYTES EMPTY_TUPLE APPEND APPENDS BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE
+    STACK_GLOBAL
+"""  # the last one ends in find_class
 
 
 def test_the_opcodes_taken_over_from_python_are_those_that_were_looked_at():
@@ -206,7 +206,7 @@ def test_the_opcodes_taken_over_from_python_are_those_that_were_looked_at():
     assert inherited == set(INHERITED.split())
 
 
-MANY = 1_000_000
+MANY = 100_000
 ARRAY, SCALAR = b"cnumpy.core.multiarray\n_reconstruct\n(tR", b"cnumpy.core.multiarray\nscalar\n"
 FLOAT = b"cnumpy\ndtype\n(S'f8'\ntR"
 DAMAGED = {
@@ -217,10 +217,9 @@ DAMAGED = {
     "nothing to append to": (b"K\x01a.", "IndexError"),
     "no mark": (b"]e.", "IndexError"),
     "an odd number of members": (b"}(K\x01u.", "IndexError"),
-    "an unhashable key": (b"}]K\x01s.", "unhashable"),
-    "a key that is an array's type": (b"}" + FLOAT + b"K\x01s.", "unhashable"),
-    "a key of many tuples": (b"})" + b"\x85" * MANY + b"K\x01s.", "more than 100 tuples"),
-    "tuples that are remembered": (b"\x80\x02)q\x00" + b"0h\x00\x85q\x00" * MANY + b".", "more than 100 tuples"),
+    "an unhashable key": (b"}]K\x01s.", "a list as a key"),
+    "a key that is an array's type": (b"}" + FLOAT + b"K\x01s.", "a _Type as a key"),
+    "a key of many tuples": (b"})" + b"\x85" * MANY + b"K\x01s.", "a tuple as a key"),
     "an unknown opcode": (b"\xff.", "KeyError"),
     "an unknown protocol": (b"\x80\x63.", "unsupported pickle protocol"),
     "bytes of 2^62": (b"\x80\x04\x8e" + bytes(7) + b"\x40abc.", "in the middle of a string"),
@@ -230,16 +229,16 @@ DAMAGED = {
     "a string of -1": (b"\x80\x02T\xff\xff\xff\xffabc.", "in the middle of a string"),
     "a string one byte too long": (b"\x80\x02T\x2c\x01\x00\x00" + b"a" * 299, "in the middle of a string"),
     "a number of 2^31 - 1 bytes": (b"\x80\x02\x8b\xff\xff\xff\x7f\x01.", "data does not need"),
-    "a number of 4,000,000 digits": (b"I" + b"7" * 4_000_000 + b"\n.", "4300 digits"),
-    "no number, at length": (b"F" + b"x" * 4_000_000 + b"\n.", "ValueError.{,250}$"),
+    "a number of 4,000,000 digits": (b"I" + b"7" * 4_000_000 + b"\n.", "a line of more than 1,024"),
+    "no number, at length": (b"F" + b"x" * 1000 + b"\n.", "ValueError.{,250}$"),
     "a frame of 2^60": (b"\x80\x04\x95" + bytes(7) + b"\x10]", "stops in the middle"),
-    "a line without an end": (b"S'" + b"a" * (1 << 25), "must be quoted"),
+    "a line without an end": (b"S'" + b"a" * (1 << 25), "a line of more than 16,777,216"),
     "remembered as 2^32 - 1": (b"\x80\x02]r\xff\xff\xff\xff.", "remembers something as number 4294967295"),
     "remembered as 10^30": (b"]p1" + b"0" * 30 + b"\n.", "remembers something as number 10+"),
     "remembered as -1": (b"]p-1\n.", "negative"),
     "an array's content is a number": (
         ARRAY + b"(I1\n(I1000000000\ntcnumpy\ndtype\n(S'i1'\ntRI00\nI1000000000\ntb.", "bytes-like"),
-    "a type's name is a list": (SCALAR + b"(cnumpy\ndtype\n(](S'a'\nS'f8'\ntatRS'12345678'\ntR.", "not \"list\""),
+    "a type's name is a list": (SCALAR + b"(cnumpy\ndtype\n(](S'a'\nS'f8'\ntatRS'12345678'\ntR.", "no short name"),
     "a list is copied again and again": (
         b"c__builtin__\nset\nq\x00](" + b"K\x01" * 9999 + b"e\x85q\x01(" + b"h\x00h\x01R" * 9999 + b"l.",
         "copies more"),
@@ -263,15 +262,6 @@ def test_damage_is_one_kind_of_error_and_takes_little_memory(content, message):
 def test_an_array_of_no_numbers_is_an_empty_list_whatever_its_shape():
     empty = np.zeros((10**12, 0))  # numpy's own list of it would have 10^12 members
     assert load(io.BytesIO(pickle.dumps([empty], 4))) == [[]]
-
-
-def test_tuples_in_tuples_are_read_up_to_a_depth():
-    value = ()
-    for _ in range(_DEEP - 1):
-        value = (value,)
-    assert load(io.BytesIO(pickle.dumps({value: 1}, 2))) == {value: 1}
-    with pytest.raises(UnpickleError, match=f"more than {_DEEP} tuples"):
-        load(io.BytesIO(pickle.dumps({(value,): 1}, 2)))
 
 
 @given(st.binary(max_size=60))

@@ -19,6 +19,7 @@ from vars_core.attacks.carlini_wagner import cw_l2
 from vars_core.attacks.engine import attack_photos, evaluate, fgsm, linf, noise
 from vars_core.attacks.objectives import hook, untargeted
 from vars_core.attacks.square import square
+from vars_core.data import arrays
 from vars_core.extractor import to_images, to_photos
 from vars_core.recommender import attack_metrics
 from vars_core.recommender.shop import Shop
@@ -135,7 +136,17 @@ def save(folder: Path, items: np.ndarray, hooks: np.ndarray, photos: dict[str, n
 
 
 def load(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Items (A,), hooks (A,) and photos by attack name, as written by `save`; weakest budgets first."""
-    arrays = {f.stem.replace("-", ":"): np.load(f, allow_pickle=False) for f in sorted(folder.glob("*.npy"))}
-    items, hooks = arrays.pop("items"), arrays.pop("hooks")
-    return items, hooks, dict(sorted(arrays.items(), key=lambda pair: parse_name(pair[0])[::-1]))
+    """Items (A,), hooks (A,) and photos by attack name, as written by `save`; weakest budgets first.
+
+    Raises ArrayFileError for a file that is missing, damaged or of other items than the rest."""
+    found = {f.stem.replace("-", ":"): arrays.load(f) for f in sorted(folder.glob("*.npy"))}
+    for name in ("items", "hooks", "none"):
+        if name not in found:
+            raise arrays.ArrayFileError(f"{folder / name}.npy is missing: run notebook 3 again")
+    items, hooks = found.pop("items"), found.pop("hooks")
+    for name, photos in {"hooks": hooks, **found}.items():
+        shape = items.shape if name == "hooks" else found["none"].shape
+        if photos.shape != shape or len(photos) != len(items) or (name != "hooks" and photos.dtype != np.uint8):
+            about = f"{photos.dtype} {photos.shape}; {'numbers' if name == 'hooks' else 'uint8'} {shape} expected"
+            raise arrays.ArrayFileError(f"{folder / name.replace(':', '-')}.npy: {about}, for {len(items)} items")
+    return items, hooks, dict(sorted(found.items(), key=lambda pair: parse_name(pair[0])[::-1]))

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from vars_core import paths, runtime
-from vars_core.data import decoded, feedback, folder, split, synthetic
+from vars_core.data import arrays, decoded, feedback, folder, split, synthetic
 from vars_core.data.folder import CatalogueError
 
 __all__ = ["Catalogue", "CatalogueError", "load", "prepare"]
@@ -82,19 +82,24 @@ def load(folder_path):
     missing = [name for name in ("meta.json", "photos.npy", "items.csv") if not (root / name).is_file()]
     if missing:
         raise CatalogueError(f"{root} has no {', '.join(missing)}: it is not a prepared catalogue; run 01_data")
-    meta = json.loads((root / "meta.json").read_text())
-    text = {"dtype": str, "keep_default_na": False}
-    return Catalogue(
-        items=pd.read_csv(root / "items.csv", **text),
-        interactions=pd.read_csv(root / "interactions.csv"),
-        photos=np.load(root / "photos.npy", mmap_mode="r", allow_pickle=False),
-        simulated=meta["simulated"],
-        name=meta["name"],
-        user_ids=pd.read_csv(root / "users.csv", **text)["user_id"].tolist(),
-        fingerprint=meta["fingerprint"],
-        rejected=pd.read_csv(root / "rejected.csv", **text),
-        notes=meta["notes"],
-    )
+    try:
+        meta = json.loads((root / "meta.json").read_text())
+        text = {"dtype": str, "keep_default_na": False}
+        return Catalogue(
+            items=pd.read_csv(root / "items.csv", **text),
+            interactions=pd.read_csv(root / "interactions.csv"),
+            photos=arrays.load(root / "photos.npy", mapped=True),
+            simulated=meta["simulated"],
+            name=meta["name"],
+            user_ids=pd.read_csv(root / "users.csv", **text)["user_id"].tolist(),
+            fingerprint=meta["fingerprint"],
+            rejected=pd.read_csv(root / "rejected.csv", **text),
+            notes=meta["notes"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # ValueError: pandas, json, arrays
+        raise CatalogueError(
+            f"{root} is damaged: {error!s:.200}; run 01_data again ({type(error).__name__})"
+        ) from None
 
 
 def _draw(cfg, seed):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vars_core import paths
+from vars_core.data import arrays
 from vars_core.data import photos as decoder
 from vars_core.runtime import progress
 
@@ -25,59 +26,85 @@ def decode_files(files: list[Path], size: int, folder: Path) -> tuple[np.ndarray
     """uint8 (N, size, size, 3) of `files`, a read-only memory map, and (row, reason) of those that can't be decoded.
 
     Decoding is parallel and goes straight to disk, so memory does not grow with N. The index (`index.json` beside
-    `photos.npy` in `folder`) holds a hash of each file's name, length and date: when they are the same nothing is
-    decoded, and an interrupted run goes on where it stopped. Rows of bad photos are 0."""
+    `photos.npy` in `folder`) holds a hash of each file's name, length and dates: when they are the same nothing is
+    decoded but what could not be read the last time, and an interrupted run goes on where it stopped. Rows of bad
+    photos are 0."""
     folder.mkdir(parents=True, exist_ok=True)
-    mark = _mark(files, size)
+    mark, shape = _mark(files, size), (len(files), size, size, 3)
     data, index = folder / "photos.npy", folder / "index.json"
-    state = json.loads(index.read_text()) if index.is_file() else {}
-    if state.get("mark") != mark or not data.is_file():
-        shape = (len(files), size, size, 3)
+    state = _noted(index, len(files))
+    if state.get("mark") != mark or not _whole(data, shape):
         index.unlink(missing_ok=True)
         np.lib.format.open_memmap(data, mode="w+", dtype=np.uint8, shape=shape).flush()
-        state = {"mark": mark, "done": 0, "bad": []}
-    if state["done"] < len(files):
-        _decode(files, size, data, index, state)
-    return np.load(data, mmap_mode="r", allow_pickle=False), [tuple(pair) for pair in state["bad"]]
+        state = {"mark": mark, "done": 0, "bad": [], "unread": []}
+    again = [row for row in state["unread"] if row < state["done"]]
+    rows = [*again, *range(state["done"], len(files))]
+    if rows:
+        state["bad"] = [pair for pair in state["bad"] if pair[0] not in set(again)]
+        _decode(files, size, data, index, state, rows)
+    return arrays.load(data, mapped=True), sorted((row, reason) for row, reason in state["bad"])
 
 
-def _decode(files, size, data, index, state) -> None:
-    block = np.empty((min(BATCH, len(files)), size, size, 3), np.uint8)
+def _decode(files, size, data, index, state, rows) -> None:
+    block = np.empty((min(BATCH, len(rows)), size, size, 3), np.uint8)
 
-    def one(row):
-        place = block[row - start]
+    def one(place, row):
         try:
-            place[:] = decoder.decode(files[row], size)
+            block[place] = decoder.decode(files[row], size)
         except decoder.PhotoError as error:
-            place[:] = 0
-            return row, str(error)
+            block[place] = 0
+            return row, str(error), error.transient
 
-    starts = range(state["done"], len(files), BATCH)
     # Written, not mapped: the pages of a map stay in the process until others need the memory.
     with data.open("r+b") as file, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         first = data.stat().st_size - len(files) * block[0].nbytes  # after the header
-        for start in progress(starts, "decoding photos"):  # PIL decodes outside the interpreter lock
-            end = min(start + BATCH, len(files))
-            state["bad"] += [result for result in pool.map(one, range(start, end)) if result]
-            file.seek(first + start * block[0].nbytes)
-            file.write(block[: end - start])
+        for start in progress(range(0, len(rows), BATCH), "decoding photos"):  # outside the interpreter lock
+            batch = rows[start : start + BATCH]
+            failed = [result for result in pool.map(one, range(len(batch)), batch) if result]
+            for place, row in enumerate(batch):
+                file.seek(first + row * block[0].nbytes)
+                file.write(block[place])
             file.flush()
             os.fsync(file.fileno())  # before the index says that they are there
-            state["done"] = end
+            state["bad"] += [(row, reason) for row, reason, _ in failed]
+            state["unread"] = sorted(
+                {*state["unread"]} - {*batch} | {row for row, _, transient in failed if transient}
+            )
+            state["done"] = max(state["done"], batch[-1] + 1)
             paths.write(index, json.dumps(state))
 
 
+def _noted(index: Path, n: int) -> dict:
+    """What the index says of `n` photos; {} where there is none, or it is damaged."""
+    try:
+        state = json.loads(index.read_text(encoding="utf-8"))
+        rows = [row for row, reason in state["bad"] if isinstance(reason, str)] + state["unread"]
+        sound = len(rows) == len(state["bad"]) + len(state["unread"]) and 0 <= state["done"] <= n
+        return state if sound and all(type(row) is int and 0 <= row < n for row in rows) else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _whole(data: Path, shape: tuple) -> bool:
+    try:
+        array = arrays.load(data, mapped=True)
+    except (FileNotFoundError, arrays.ArrayFileError):
+        return False
+    return array.shape == shape and array.dtype == np.uint8
+
+
 def _mark(files: list[Path], size: int) -> str:
-    """A hash that changes with the size, the files, or any file's length or date."""
-    digest = hashlib.sha256(json.dumps([size, len(files)]).encode())
+    """A hash that changes with the size, the files, any file's length or dates, and with what decodes them."""
+    digest = hashlib.sha256(json.dumps([size, len(files), decoder.VERSION]).encode())
     for file in files:
         digest.update(json.dumps([file.name, *_stat(file)]).encode())
     return digest.hexdigest()
 
 
-def _stat(file: Path) -> tuple[int, int]:
+def _stat(file: Path) -> tuple[int, ...]:
+    """Length, date of the content and date of the file's entry: a copy in its place may keep the first two."""
     try:
         stat = file.stat()
-    except OSError:
-        return (-1, -1)
-    return (stat.st_size, stat.st_mtime_ns)
+    except (OSError, ValueError):
+        return (-1,)
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

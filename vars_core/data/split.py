@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from vars_core import runtime
+from vars_core.errors import InputError
 
 DEFENCE_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # of the warm items
 
@@ -28,8 +29,8 @@ class Split:
     defence: dict
 
 
-class SplitError(ValueError):
-    """The feedback cannot be split as asked; the message says what to change."""
+class SplitError(InputError, ValueError):
+    """The feedback cannot be split as asked, or the file of a split is damaged; the message says what to change."""
 
 
 def k_core(users, items, k):
@@ -127,18 +128,21 @@ def save(split, path):
 
 
 def load(path):
-    """Read a split written by `save`."""
-    with np.load(Path(path), allow_pickle=False) as arrays:
-        shape = tuple(arrays["shape"])
-        matrices = {
-            name: sp.csr_matrix(
-                (np.ones(len(arrays[f"{name}_indices"]), bool), arrays[f"{name}_indices"], arrays[f"{name}_indptr"]),
-                shape=shape,
-            )
-            for name in ("train", "cold_positives")
-        }
-        vectors = {name: arrays[name] for name in ("validation", "test", "cold")}
-        defence = {name: arrays[f"defence_{name}"] for name in DEFENCE_SHARES}
+    """Read a split written by `save`. Raises FileNotFoundError, and SplitError for a file that is damaged."""
+    try:
+        with np.load(Path(path), allow_pickle=False) as arrays:
+            shape = tuple(arrays["shape"].tolist())
+            matrices = {}
+            for name in ("train", "cold_positives"):
+                indices, indptr = arrays[f"{name}_indices"], arrays[f"{name}_indptr"]
+                matrices[name] = sp.csr_matrix((np.ones(len(indices), bool), indices, indptr), shape=shape)
+                matrices[name].check_format()
+            vectors = {name: arrays[name] for name in ("validation", "test", "cold")}
+            defence = {name: arrays[f"defence_{name}"] for name in DEFENCE_SHARES}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of zip, of numpy and of scipy
+        raise SplitError(f"{path} is not a whole split ({error!s:.150}); run 01_data again") from None
     return Split(**matrices, **vectors, defence=defence)
 
 

@@ -6,6 +6,10 @@ Python 2 write stand for functions of this module, every other is an error. In `
 are replaced or refused that call, set state or read strings. Long strings (photos) are skipped; a `Span` says where
 they lie. The unpickler in C has no such table and holds them all: a process with it takes 2.3 GB of memory for a file
 of 2 GB, and 0.34 GB with this one.
+
+A pickle can be a bomb without a call. Time and memory grow with the file's bytes at most, as nothing is copied,
+compared or hashed more often than it lies there: keys and members of sets are short and plain. What is read can hold
+itself, or one thing a million times; whoever walks through it counts the steps.
 """
 
 import pickle
@@ -20,7 +24,11 @@ import numpy as np
 
 LONG = 256  # bytes; longer strings become a Span
 _LINE = 1 << 24  # bytes; the longest string of protocol 0, whose strings are escaped and stay in memory
-_DEEP = 100  # tuples in tuples
+_SHORT = 1024  # bytes; the longest number or name of protocol 0. Python takes minutes for one of a million digits
+_MOST = 20_000_000  # lists, dicts, sets and tuples, about 4 GB; DVBPR's files have 5 million
+_NESTED = 10_000  # marks that are open at a time
+_Python = pickle._Unpickler
+_KEYS = {str, bytes, int, float, bool, type(None)}
 
 
 class UnpickleError(ValueError):
@@ -64,7 +72,7 @@ class _Array(list):
     """A numpy array in the making; its content comes with BUILD."""
 
     def fill(self, _, shape: tuple, dtype: "_Type", fortran: bool, data) -> None:
-        if dtype.code.startswith("O"):
+        if dtype.code in ("O", "O4", "O8"):
             if len(shape) > 1 or not isinstance(data, list):
                 raise UnpickleError("an object array of several dimensions; one expected")
             self[:] = data
@@ -85,10 +93,30 @@ class _Type:
         self.order = order
 
     def numbers(self, data: str | bytes) -> np.ndarray:
-        dtype = np.dtype("" + self.code).newbyteorder(self.order)  # "": an error for what is no text
+        if not isinstance(self.code, str) or len(self.code) > 16:
+            raise UnpickleError("an array whose type has no short name")
+        dtype = np.dtype(self.code).newbyteorder(self.order)
         if dtype.kind not in "biufSU":
             raise UnpickleError(f"an array of type {dtype}; plain numbers and text expected")
         return np.frombuffer(data.encode("latin-1") if isinstance(data, str) else data, dtype)
+
+
+def _keys(values):
+    """`values`, which become keys or members of a set. Raises UnpickleError for what takes long to hash or compare:
+    tuples of tuples, and numbers or tuples that are made to have one hash."""
+    for value in values:
+        kind = type(value)
+        too_long = value.bit_length() > 63 if kind is int else kind in (str, bytes) and len(value) > LONG
+        if kind not in _KEYS or too_long:
+            what = "long string" if kind is Span else f"long {kind.__name__}" if too_long else kind.__name__
+            raise UnpickleError(f"the pickle has a {what} as a key; short text or bytes and numbers expected")
+    return values
+
+
+def _dict(pairs=()) -> dict:
+    pairs = [(key, value) for key, value in (pairs.items() if isinstance(pairs, dict) else pairs)]
+    _keys(key for key, _ in pairs)
+    return dict(pairs)
 
 
 def _encode(text: str | Span, encoding: str) -> bytes | Span:
@@ -104,8 +132,12 @@ _NAMES: dict[str, Callable] = {
     "numpy.dtype": lambda code, *_: _Type(code),
     "_codecs.encode": _encode,
     "collections.defaultdict": lambda *_: {},
-    "collections.OrderedDict": dict,
-    **{"builtins.list": list, "builtins.dict": dict, "builtins.set": set, "builtins.bytes": lambda: b""},
+    "collections.OrderedDict": _dict,
+    "builtins.dict": _dict,
+    "builtins.list": list,
+    "builtins.set": lambda members=(): set(_keys(list(members))),
+    "builtins.frozenset": lambda members=(): frozenset(_keys(list(members))),
+    "builtins.bytes": lambda: b"",
 }
 
 
@@ -144,27 +176,52 @@ def _string(prefix: str, encoding: str = ""):
     return read
 
 
-def _shallow(load: Callable):
-    """What makes a tuple as `load` does, but none too deep: Python crashes when it takes the hash of one."""
+def _made(load: Callable):
+    """What makes a container as `load` does, but not too many."""
 
     def make(self):
+        self.containers += 1
+        if self.containers > _MOST:
+            raise UnpickleError(f"more than {_MOST:,} lists, dicts, sets and tuples")
         load(self)
-        made = self.stack[-1]
-        depth = 1 + max((self.depth.get(id(x), 1) for x in made if type(x) is tuple), default=0)
-        if depth > _DEEP:
-            raise UnpickleError(f"more than {_DEEP} tuples in one another")
-        if depth > 1 or id(made) in self.depth:  # or: the number of one that is gone
-            self.depth[id(made)] = depth
 
     return make
 
 
-class _Reader(pickle._Unpickler):
+def _keyed(load: Callable, every: int):
+    """What makes a dict or set of the values behind the last mark, each or every other of which is a key."""
+
+    def make(self):
+        _keys(self.stack[::every])
+        load(self)
+
+    return make
+
+
+def _short(load: Callable):
+    """What reads a line of protocol 0 as `load` does, but none too long."""
+
+    def read(self):
+        line, self.most = self.most, _SHORT
+        load(self)
+        self.most = line
+
+    return read
+
+
+class _Reader(_Python):
     def __init__(self, file: BinaryIO, progress: Callable[[int], None]):
-        super().__init__(SimpleNamespace(read=file.read, readline=lambda: file.readline(_LINE)), encoding="latin-1")
+        super().__init__(SimpleNamespace(read=file.read, readline=self.line), encoding="latin-1")
         start, self.size = file.tell(), file.seek(0, 2)
         file.seek(start)
-        self.file, self.progress, self.memo, self.depth, self.copied = file, progress, _Memo(self.size), {}, 0
+        self.file, self.progress, self.memo = file, progress, _Memo(min(self.size, 2**27))
+        self.most, self.containers, self.copied = _LINE, 0, 0
+
+    def line(self) -> bytes:
+        line = self.file.readline(self.most)
+        if len(line) == self.most:
+            raise UnpickleError(f"damaged pickle (a line of more than {self.most:,} bytes)")
+        return line
 
     def find_class(self, module: str, name: str) -> Callable:
         known = f"{module}.{name}".replace("__builtin__", "builtins").replace("_core", "core")
@@ -186,7 +243,7 @@ class _Reader(pickle._Unpickler):
 
     def counted(self, values):
         """`values`, which are about to be copied. Raises UnpickleError for a list that is copied again and again."""
-        self.copied += sum(len(value) for value in values if isinstance(value, Sized))
+        self.copied += len(values) + sum(len(value) for value in values if isinstance(value, Sized))
         if self.copied > self.size:
             raise UnpickleError("the pickle copies more than it holds")
         return values
@@ -196,6 +253,15 @@ class _Reader(pickle._Unpickler):
             raise UnpickleError("damaged pickle (it stops in the middle of a string)")
         self.progress(end)
         return Span(end - length, length)
+
+    def load_mark(self):
+        if len(self.metastack) > _NESTED:
+            raise UnpickleError(f"more than {_NESTED:,} marks in one another")
+        super().load_mark()
+
+    def load_setitem(self):
+        _keys(self.stack[-2:-1])
+        super().load_setitem()
 
     def load_frame(self):
         self.read(8)  # its length; read on as if there were no frames, positions are the file's
@@ -210,8 +276,16 @@ class _Reader(pickle._Unpickler):
     load_binunicode, load_short_binunicode = _string("<I", "utf-8"), _string("B", "utf-8")
     load_binunicode8, load_binbytes8, load_bytearray8 = _string("<Q", "utf-8"), _string("<Q"), _string("<Q")
     load_binbytes = _string("<I")
-    load_tuple, load_tuple1 = _shallow(pickle._Unpickler.load_tuple), _shallow(pickle._Unpickler.load_tuple1)
-    load_tuple2, load_tuple3 = _shallow(pickle._Unpickler.load_tuple2), _shallow(pickle._Unpickler.load_tuple3)
+    load_setitems, load_dict = _keyed(_Python.load_setitems, 2), _made(_keyed(_Python.load_dict, 2))
+    load_additems, load_frozenset = _keyed(_Python.load_additems, 1), _made(_keyed(_Python.load_frozenset, 1))
+    load_empty_list, load_empty_dictionary = _made(_Python.load_empty_list), _made(_Python.load_empty_dictionary)
+    load_empty_set, load_list = _made(_Python.load_empty_set), _made(_Python.load_list)
+    load_reduce = _made(load_reduce)
+    load_tuple, load_tuple1 = _made(_Python.load_tuple), _made(_Python.load_tuple1)
+    load_tuple2, load_tuple3 = _made(_Python.load_tuple2), _made(_Python.load_tuple3)
+    load_int, load_long, load_float = _short(_Python.load_int), _short(_Python.load_long), _short(_Python.load_float)
+    load_get, load_put, load_global = _short(_Python.load_get), _short(_Python.load_put), _short(_Python.load_global)
+    load_inst = _short(_Python.load_inst)
 
 
-_Reader.dispatch = {opcode: getattr(_Reader, load.__name__) for opcode, load in pickle._Unpickler.dispatch.items()}
+_Reader.dispatch = {opcode: getattr(_Reader, load.__name__) for opcode, load in _Python.dispatch.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vars_core import paths
-from vars_core.data import catalogue, split
+from vars_core.data import arrays, catalogue, split
 from vars_core.extractor import Extractor, extract
 from vars_core.recommender import accuracy_metrics, attack_metrics, ranking
 from vars_core.recommender.vbpr import VBPR
@@ -45,7 +45,7 @@ class Shop:
         if not 1 <= recommender_cfg.k <= len(goods.items):
             raise ValueError(f"recommender.k = {recommender_cfg.k} does not fit {len(goods.items)} items")
         known, reporting = split.attacker_users(len(goods.user_ids), attacks_cfg.attacker_users, seed)
-        features = np.load(models / "features.npy", allow_pickle=False)
+        features = arrays.load(models / "features.npy")
         extractor = Extractor.load(models / "extractor.safetensors")
         return cls(goods, parts, extractor, recommender.to(device()), features, known, reporting, recommender_cfg.k)
 

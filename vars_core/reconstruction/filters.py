@@ -209,6 +209,9 @@ def save_filter(model: nn.Module, file: Path, **metadata: str) -> None:
 def load_filter(file: Path) -> nn.Module:
     """A filter written by `save_filter`, frozen, on the device."""
     notes, weights = checkpoint.read(file)
-    model = FILTERS[notes["filter"]](**notes["settings"])
-    model.load_state_dict(weights)
+    try:
+        model = FILTERS[notes["filter"]](**notes["settings"])
+    except Exception as error:  # settings that a network can't be built with fail anywhere
+        raise checkpoint.ModelFileError(f"{file} holds no filter of the study ({error!s:.150})") from None
+    checkpoint.fit(model, weights, file, notes["filter"])
     return model.to(device(), memory_format=torch.channels_last).eval().requires_grad_(False)
