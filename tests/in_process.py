@@ -3,7 +3,6 @@
 import nbformat
 from conftest import ROOT
 
-from vars_core import params
 from vars_core.pipeline import stages
 
 

@@ -18,7 +18,8 @@ def write(folder, photos, categories, interactions=None):
     pd.DataFrame({"item_id": names, "category": categories}).to_csv(folder / "items.csv", index=False)
     if interactions is not None:
         frame = pd.DataFrame(interactions, columns=["user_id", "item_id", "part"][: len(interactions[0])])
-        frame["user_id"], frame["item_id"] = frame["user_id"].map("u{:03d}".format), frame["item_id"].map(names.__getitem__)
+        frame["user_id"] = frame["user_id"].map("u{:03d}".format)
+        frame["item_id"] = frame["item_id"].map(names.__getitem__)
         frame.to_csv(folder / "interactions.csv", index=False)
     return folder
 
@@ -80,7 +81,8 @@ def _one_each(rng, n):
 
 
 def _everything(rng, n):
-    return textured(rng, n), _half(n), pairs(rng, 20, n, n) + [(user + 20, item) for user, item in pairs(rng, 2 * n, n, 6)]
+    others = [(user + 20, item) for user, item in pairs(rng, 2 * n, n, 6)]
+    return textured(rng, n), _half(n), pairs(rng, 20, n, n) + others
 
 
 def _outfits(rng, n):

@@ -13,7 +13,6 @@ from vars_core.errors import InputError
 LONGEST, VALUES = 100_000, 10_000  # bytes and values of a file; the longest here has 7,000 and 150
 Count = Annotated[int, Field(ge=1)]
 Several = Annotated[int, Field(ge=2)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -167,7 +166,7 @@ class Adaptive(Section):
 class Study(Section):
     """A whole parameter file."""
 
-    seed: Seed = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: Data
     recommender: Recommender
     attacks: Attacks

@@ -102,8 +102,7 @@ def test_columns_that_are_no_taste_are_refused(column, found):
 
 @pytest.mark.parametrize("changes", [{}, {"taste_strength": 2.0}, {"interactions_per_user": 8}])
 def test_users_grow_with_items_until_four_fifths_have_enough(shop, changes):
-    photos, items = shop
-    frame = simulate(shop, users=None, k_core=5, **changes)
+    frame, items = simulate(shop, users=None, k_core=5, **changes), shop[1]
     kept = split.k_core(*frame[["user", "item"]].to_numpy().T, 5)
     assert frame["user"].nunique() >= len(items) and frame["item"][kept].nunique() >= 0.8 * len(items)
     assert simulate(shop, users=None, k_core=5, **changes).equals(frame)

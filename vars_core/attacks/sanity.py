@@ -158,8 +158,8 @@ def check_broken_defence(attack: Attack, extractor: nn.Module, images: torch.Ten
     """`attack` must get through 1-bit input, which hides nothing from a gradient; one row as above.
 
     Every image shall become the next one, as the extractor sees it behind 1-bit input: with ε = 128 it can. One that
-    looks like the next one there (two products on white ground, both light) shall become its own negative. Images that
-    the extractor can't tell from their negatives are left out, as in `check_attack`."""
+    looks like the next one there (two light products on white ground) shall become its own negative. Images that the
+    extractor can't tell from their negatives are left out, as in `check_attack`."""
     system = nn.Sequential(OneBitInput(), extractor)
     with torch.no_grad():
         own, other, negative = (

@@ -94,7 +94,9 @@ def attributes(items, photos, cfg):
     for name in named:
         if name not in items or name in ("item_id", "category"):
             known = ", ".join(column for column in items if column not in ("item_id", "category")) or "none"
-            raise CatalogueError(f"data.taste_columns: no column {name!r} beside item_id and category; there are: {known}")
+            raise CatalogueError(
+                f"data.taste_columns: no column {name!r} beside item_id and category; there are: {known}"
+            )
         if (kinds := items[name].nunique()) > MOST_KINDS:
             raise CatalogueError(
                 f"data.taste_columns: {name!r} has {kinds:,} values in {len(items):,} items; a column of kinds is "

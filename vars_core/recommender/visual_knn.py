@@ -58,7 +58,7 @@ class VisualKNN(Recommender):
 
     @staticmethod
     def _blocks(order, lengths, n_items: int) -> list[torch.Tensor]:
-        """`order`, users by length of history, cut so that a block holds at most ENTRIES similarities, or one user."""
+        """`order`, users by length of history, in blocks of at most ENTRIES similarities, or of one user."""
         lengths, cuts, start = lengths[order].clamp_min(1).tolist(), [], 0
         for end, longest in enumerate(lengths, 1):
             if end - start > 1 and (end - start) * longest * n_items > ENTRIES:
