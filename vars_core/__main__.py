@@ -40,6 +40,12 @@ def _check(options) -> int:
     return summary.check(options.folder, options.params or paths.root() / "params.yaml")
 
 
+def _compare(options) -> int:
+    from vars_core.pipeline import compare
+
+    return compare.report(options)
+
+
 def _convert(options) -> int:
     from vars_core.data import convert
 
@@ -104,6 +110,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--params", type=Path, help="parameters to check it with; params.yaml by default")
 
     one = _command(
+        commands, _compare, "compare",
+        "Do the headline numbers of a run, such as one on another machine, fall inside the committed intervals?",
+        "vars compare\nvars compare scratch/studies/shop --against reports/catalogues/shop",
+    )  # fmt: skip
+    one.add_argument("folder", type=Path, nargs="?", help="metrics of a run, or its work folder; reports/ by default")
+    one.add_argument("--against", type=Path, help="other metrics; by default those of the last commit")
+
+    one = _command(
         commands, None, "convert", "Make a catalogue of other people's files.",
         "vars convert dvbpr AmazonMenWithImgPartitioned.npy data/raw/men",
     )  # fmt: skip
@@ -155,11 +169,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 when it succeeded, 1 after one line that says why not."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a name, or ε, on a terminal that has no letter for it
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
     except InputError as error:
         print(error, file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "vars_core":
+            raise
+        print(
+            f"{sys.executable} has no {error.name}: this Python isn't the study's; "
+            f"`. .venv/bin/activate` first, or `make env`", file=sys.stderr,
+        )  # fmt: skip
         return 1
 
 
