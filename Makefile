@@ -1,5 +1,5 @@
 # `make repro` runs the study, `make test` the tests; both make the environment first. `make help` lists the rest.
-# Recipes run in this folder and name everything from here, so that its path may hold any character but a colon.
+# Recipes run in this folder and name everything from here, so that its path may hold what a path can.
 SHELL := /bin/bash
 PY := .venv/bin/python
 UV := $$(command -v uv || echo .venv/bin/uv)
