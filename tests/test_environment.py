@@ -27,7 +27,9 @@ def test_conda_installs_the_file_that_make_installs():
     assert PROJECT["project"]["requires-python"] == ">=3.11,<3.12"
     makefile = (ROOT / "Makefile").read_text()
     assert "REQUIREMENTS := requirements.txt requirements-test.txt" in makefile
-    assert "--require-hashes $(REQUIREMENTS)" in makefile and "(3, 11)" in makefile
+    script = (ROOT / ".ci/environment").read_text()
+    assert ".ci/environment $(REQUIREMENTS)" in makefile and '--require-hashes ${moved:+--reinstall} "$@"' in script
+    assert "(3, 11)" in script
 
 
 def test_every_requirement_has_a_hash_and_no_index():
