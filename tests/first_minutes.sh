@@ -5,7 +5,7 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd -P)
 place=${1:-$(mktemp -d)}
-mkdir -p "$place" && cd "$place" || exit 1
+mkdir -p "$place" && cd "$place" && place=$PWD || exit 1
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
 failed=0
 
@@ -34,7 +34,7 @@ for locale in LANG=C LC_ALL=C "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0" LC_A
   try "$locale: a stage" '01_data: ' env $locale .venv/bin/vars stage 01_data
 done
 try "umask 077: a stage" '01_data: ' bash -c 'umask 077; .venv/bin/vars stage 01_data'
-mkdir -p ../home && chmod 555 ../home
+mkdir -p "$place/home" && chmod 555 "$place/home"
 for home in "$place/home" /nonexistent; do
   try "HOME=$home: make check" "$green" env HOME="$home" make check
   try "HOME=$home: a stage" '01_data: ' env HOME="$home" .venv/bin/vars stage 01_data
@@ -51,7 +51,7 @@ echo "a note" >> TEACHING.md; echo "a file" > untracked
 try "a dirty tree: dvc exp run" 'Ran experiment|Reproduced experiment' .venv/bin/dvc exp run -f -s -S seed=1 data
 git checkout -q . && rm -f untracked
 for profile in smoke laptop; do try "make profile P=$profile" 'cp ' make profile P=$profile; done
-cd ..
+cd "$place"
 
 git -C "$here" archive --prefix=zip/ HEAD | tar x && cd zip
 try "a zip: make env" 'vars-core' make env
@@ -63,37 +63,39 @@ try "a zip: make compare names another way" '--against' make compare
 try "a zip with DVC's no_scm" "$green" make check
 rm .dvc/config.local; git init -q
 try "a zip after git init" "$green" make check
-cd ..
+cd "$place"
 
 git clone -q --depth 1 "file://$here" shallow && mv zip/.venv shallow/ && cd shallow
 try "a shallow clone, an environment that was moved" 'vars-core' make env
 try "a shallow clone: make check" "$green" make check
 try "a shallow clone: make compare" "$needed" make compare
-cd ..
-git -C clone worktree add -q "$place/work tree" && mv shallow/.venv "work tree/" && cd "work tree"
+cd "$place"
+git -C clone worktree add -q --detach "$place/work tree" && mv shallow/.venv "work tree/" && cd "work tree"
 make env >/dev/null 2>&1
 try "a worktree: make check" "$green" make check
 try "a worktree: dvc repro" '01_data: ' .venv/bin/dvc repro -f data
-cd ..
+cd "$place"
 
 mkdir -p none && for tool in bash make sed grep cat cut ls cksum find mkdir rm git seq sleep env; do ln -sf "$(command -v $tool)" none/; done
 git clone -q "$here" bare && cd bare
 try "no Python at all" 'Python 3.11 is needed' env PATH="$place/none" make env
-printf '#!/bin/sh\nexec %s "$@"\n' "$(command -v python3.12 || command -v python3)" > ../none/python3 && chmod +x ../none/python3
-if ! ../none/python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-  try "Python 3.12 only" 'Python 3.11 is needed' env PATH="$place/none" make env
-fi
+for other in python3.12 python3.13 python3.10; do
+  $other --version >/dev/null 2>&1 || continue
+  ln -s "$($other -c 'import sys; print(sys.executable)')" "$place/none/python3"
+  try "$other only" 'Python 3.11 is needed' env PATH="$place/none" make env
+  break
+done
 ln -s ../clone/.venv .venv
 try "a linked .venv" 'symbolic link' make test
 try "... and its target is whole" 'Python 3.11' ../clone/.venv/bin/python --version
 rm .venv && mkdir .venv && touch .venv/mine
 try "somebody else's .venv" 'not made by' make test
 try "... is left alone" '^.venv/mine$' ls .venv/mine
-cd ../clone
-rm ../none/git
+cd "$place/clone"
+rm "$place/none/git"
 try "no git: make check" "$green" env PATH="$place/none" make check
 try "no git: make compare" '--against' env PATH="$place/none" make compare
-cd ..
+cd "$place"
 
 odd="it's \"q\" \$HOME #;&%20 é目 \`id\` [x]*?{y}!~="
 mv bare "$odd" && rm -r "$odd/.venv" && mv "work tree/.venv" "$odd/" && cd "$odd"
