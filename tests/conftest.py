@@ -5,8 +5,21 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would wait for one another
+# Whoever runs them, tests are the same: one thread, as two workers with two each would wait for one another; git
+# without the user's configuration, and without the repository of a hook that runs us.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+for name in [name for name in os.environ if name.startswith("GIT_")]:
+    del os.environ[name]
+os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+for name in {name for name in os.environ if name.startswith("VARS_")} - {"VARS_DEVICE", "VARS_SHARED"}:
+    del os.environ[name]
+
+# Properties are tried on the same examples each time; `make fuzz` tries them on others.
+settings.register_profile("suite", derandomize=True, database=None, deadline=None)
+settings.register_profile("fuzz", database=None, deadline=None, max_examples=500, print_blob=True)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("VARS_SHARED", ROOT.parent / "shared"))  # real catalogues and weights, if any

@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 
 from conftest import ROOT
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -27,7 +28,9 @@ def test_conda_installs_the_file_that_make_installs():
     assert PROJECT["project"]["requires-python"] == ">=3.11,<3.12"
     makefile = (ROOT / "Makefile").read_text()
     assert "REQUIREMENTS := requirements.txt requirements-test.txt" in makefile
-    assert "--require-hashes $(REQUIREMENTS)" in makefile and "(3, 11)" in makefile
+    script = (ROOT / ".ci/environment").read_text()
+    assert ".ci/environment $(REQUIREMENTS)" in makefile and '--require-hashes ${moved:+--reinstall} "$@"' in script
+    assert "(3, 11)" in script
 
 
 def test_every_requirement_has_a_hash_and_no_index():
@@ -70,3 +73,10 @@ def test_make_knows_its_targets():
 def test_the_profile_command_refuses_an_unknown_profile():
     done = subprocess.run(["make", "profile", "P=huge"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0 and "gpu laptop real smoke" in done.stderr
+
+
+def test_properties_draw_the_same_examples_in_the_suite_and_others_in_fuzz():
+    suite, fuzz = settings.get_profile("suite"), settings.get_profile("fuzz")
+    assert suite.derandomize and not fuzz.derandomize and suite.database is fuzz.database is None
+    assert fuzz.max_examples > suite.max_examples
+    assert "timeout 60 make fuzz ROUNDS=1 ||" in (ROOT / ".ci/run").read_text()

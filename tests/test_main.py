@@ -10,7 +10,15 @@ from conftest import ROOT
 from vars_core.__main__ import CONVERTERS, main, parser
 from vars_core.data import convert
 
-COMMANDS = [["check"], ["convert"], ["screen"], ["study"], ["stage"], *(["convert", kind] for kind in CONVERTERS)]
+COMMANDS = [
+    ["check"],
+    ["compare"],
+    ["convert"],
+    ["screen"],
+    ["study"],
+    ["stage"],
+    *(["convert", kind] for kind in CONVERTERS),
+]
 
 
 def helped(capsys, *arguments):
@@ -73,3 +81,11 @@ def test_what_cannot_be_done_is_a_line(arguments, said, tmp_path, capsys):
     assert main([a.format(here=tmp_path) for a in arguments]) == 1
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["stage", "01_data"], ["check"], ["study", "x"]], ids=" ".join)
+def test_another_python_is_a_line(command):
+    line = [sys.executable, "-S", "-m", "vars_core", *command]  # -S: without installed packages
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "this Python isn't the study's" in done.stderr and "activate" in done.stderr

@@ -50,6 +50,12 @@ def _parameter_file(profile: str | None, root: Path) -> Path:
     return root / "profiles" / f"{profile}.yaml" if profile else root / "params.yaml"
 
 
+def _compare(options) -> int:
+    from vars_core.pipeline import compare
+
+    return compare.report(options)
+
+
 def _convert(options) -> int:
     from vars_core.data import convert
 
@@ -126,6 +132,14 @@ def parser() -> argparse.ArgumentParser:
     values.add_argument("--profile", help="a file of profiles/ to check it with instead, such as real")
 
     one = _command(
+        commands, _compare, "compare",
+        "Do the headline numbers of a run, such as one on another machine, fall inside the committed intervals?",
+        "vars compare\nvars compare scratch/studies/shop --against reports/catalogues/shop",
+    )  # fmt: skip
+    one.add_argument("folder", type=Path, nargs="?", help="metrics of a run, or its work folder; reports/ by default")
+    one.add_argument("--against", type=Path, help="other metrics; by default those of the last commit")
+
+    one = _command(
         commands, None, "convert", "Make a catalogue of other people's files.",
         "vars convert dvbpr AmazonMenWithImgPartitioned.npy data/raw/men",
     )  # fmt: skip
@@ -179,6 +193,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 when it succeeded, 1 after one line that says why not."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a name, or ε, on a terminal that has no letter for it
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
@@ -186,6 +202,14 @@ def main(arguments: list[str] | None = None) -> int:
         return options.run(options)
     except InputError as error:
         print(error, file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "vars_core":
+            raise
+        print(
+            f"{sys.executable} has no {error.name}: this Python isn't the study's; "
+            f"`. .venv/bin/activate` first, or `make env`", file=sys.stderr,
+        )  # fmt: skip
         return 1
 
 

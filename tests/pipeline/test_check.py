@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from vars_core import params
+from vars_core.errors import InputError
 from vars_core.pipeline import check
 
 FIRST = """
@@ -82,7 +84,7 @@ def made(tmp_path_factory):
     shutil.copy(ROOT / ".dvc/config", root / ".dvc/config")
     done = command(root, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert command(root, "vars_core.pipeline.readme", "--timings").returncode == 0
+    assert command(root, "vars_core.pipeline.readme").returncode == 0
     command(root, "git", "add", "-A")
     assert command(root, "git", "commit", "-qm", "all").returncode == 0
     return root
@@ -163,6 +165,51 @@ def test_each_stale_thing_is_one_line(clone, path, old, new, said):
     lines = check.problems(clone)
     assert any(said in line for line in lines), lines
     assert all("\n" not in line for line in lines)
+
+
+def test_without_git_one_line_names_two_cures(clone):
+    shutil.rmtree(clone / ".git")
+    for module, arguments in (("vars_core", ["check"]), ("vars_core.pipeline.check", [])):
+        done = command(clone, module, *arguments)
+        assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+        assert "is no git repository" in done.stderr and "`git init`" in done.stderr
+    cure = re.search("python -m (dvc config .*)`", done.stderr)[1]
+    assert command(clone, *cure.split()).returncode == 0
+    assert command(clone, "vars_core.pipeline.check").returncode == 0
+    assert command(clone, "vars_core", "check").stdout == "reports are those of this code\n"
+    (clone / ".dvc/config.local").unlink()
+    command(clone, "git", "init", "-q")
+    assert command(clone, "vars_core", "check").stdout == "reports are those of this code\n"
+
+
+@pytest.mark.parametrize(
+    ("depth", "name"),
+    [(1, "shallow"), (0, """a 'b' "c" $HOME `id` #;&%20 é目 [x]*?{y}!~=,""")],
+    ids=["shallow", "odd"],
+)
+def test_a_clone_is_green_wherever_it_lies(made, tmp_path, depth, name):
+    git = ["clone", "-q", *(["--depth", "1"] if depth else []), made.as_uri(), str(tmp_path / name)]
+    assert command(made, "git", *git).returncode == 0
+    done = command(tmp_path / name, "vars_core", "check")
+    assert (done.returncode, done.stdout) == (0, "reports are those of this code\n"), done.stdout + done.stderr
+    assert command(tmp_path / name, "vars_core", "compare").returncode == 0
+    assert command(tmp_path / name, "git", "status", "--porcelain").stdout == ""
+
+
+def test_a_worktree_is_green(made, tmp_path):
+    command(made, "git", "worktree", "add", "-q", "--detach", str(tmp_path / "tree"))
+    try:
+        assert command(tmp_path / "tree", "vars_core", "check").stdout == "reports are those of this code\n"
+    finally:
+        command(made, "git", "worktree", "remove", "--force", str(tmp_path / "tree"))
+
+
+@pytest.mark.parametrize("file", ["dvc.lock", "dvc.yaml"])
+@pytest.mark.parametrize(("text", "said"), [("a: 1\n<<<<<<< HEAD\n{b\n", "not YAML"), ("", "names expected")])
+def test_a_damaged_file_of_dvc_is_a_line(clone, file, text, said):
+    (clone / file).write_text(text)
+    with pytest.raises(InputError, match=f"^{file}.*{said}"):
+        check.problems(clone)
 
 
 def test_a_stale_clone_exits_1(clone):

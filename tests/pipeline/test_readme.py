@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from conftest import ROOT
 
 from vars_core.pipeline import readme, timings
 
@@ -18,13 +20,15 @@ def root(project):
     files = {
         "metrics/02_recommender.json": {"vbpr": {"hr@20": 0.12345, "cold_auc": 0.7}},
         "tables/01_data/answer.json": {"question": "How | many?", "answer": "1,999 users."},
-        "catalogues/posters/run.json": {"simulated": False},
+        "catalogues/posters/run.json": {"simulated": False, "profile": "real"},
         "catalogues/posters/metrics/01_data.json": {"users": 12345},
         "catalogues/clothing/run.json": {"simulated": True},
     }
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content))
+    shutil.copytree(ROOT / "profiles", project.root / "profiles")
+    shutil.copy(ROOT / "profiles/laptop.yaml", project.root / "params.yaml")
     return project.root
 
 
@@ -46,23 +50,50 @@ def test_catalogues_stand_side_by_side(root):
     table = readme.catalogue_table(root)
     clothing, posters = "[clothing](reports/catalogues/clothing)", "[posters](reports/catalogues/posters)"
     assert table.startswith(f"|  | synthetic | {clothing}, simulated feedback | {posters} |")
+    assert table.splitlines()[2] == "| profile | laptop | – | real |"
     assert "| users | – | – | 12,345 |" in table and "| VBPR, HR@20 | 0.123 | – | – |" in table
+
+
+def test_a_damaged_report_is_named(root):
+    (root / "reports/metrics/02_recommender.json").write_text("{<<<<<<<")
+    with pytest.raises(ValueError, match=r"02_recommender\.json: not JSON"):
+        readme.catalogue_table(root)
+
+
+def test_reports_are_read_alike_in_every_locale(root):
+    (root / "reports/metrics/03_attacks.json").write_text('{"ε = 4": 0.5}', encoding="utf-8")
+    (root / "README.md").write_text("<!-- begin:catalogues -->\n<!-- end:catalogues -->", encoding="utf-8")
+    latin = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "vars_core.pipeline.readme"]
+    done = subprocess.run(command, env=latin, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert "| profile | laptop | – | real |" in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_times_of_whole_runs_are_published_by_machine(root):
     noted, published = root / "scratch/timings.json", root / "reports/timings.json"
     timings.record(noted, "01_data", 90, "laptop")
     timings.record(noted, "01_data", 5, "own")
-    timings.publish(noted, published)
+    timings.publish(root)
     (entry,) = timings.read(published)
     assert entry["profile"] == "laptop" and entry["seconds"] == {"01_data": 90}
     assert "| 01_data | 1.5 |" in readme.time_table(root)
     before = published.read_bytes()
-    timings.publish(noted, published)
+    timings.publish(root)
     assert published.read_bytes() == before
     timings.record(noted, "01_data", 120, "laptop")
-    timings.publish(noted, published)
-    assert [e["seconds"]["01_data"] for e in timings.read(published)] == [120]
+    timings.record(root / "scratch/studies/class/scratch/timings.json", "01_data", 30, "gpu")
+    timings.publish(root)
+    assert {e["profile"]: e["seconds"]["01_data"] for e in timings.read(published)} == {"laptop": 120, "gpu": 30}
+
+
+def test_times_are_published_when_asked_for_only(root):
+    timings.record(root / "scratch/timings.json", "01_data", 90, "laptop")
+    (root / "README.md").write_text("<!-- begin:times -->\n<!-- end:times -->")
+    assert readme.main([]) == 0
+    assert not (root / "reports/timings.json").exists() and "No times yet" in (root / "README.md").read_text()
+    assert readme.main(["--timings"]) == 0
+    assert "1.5" in (root / "README.md").read_text()
 
 
 def test_a_machine_without_a_gpu_is_told_without_torch():

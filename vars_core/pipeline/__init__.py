@@ -8,6 +8,7 @@ In reading order:
     study      `vars study`: all notebooks on another catalogue, in a folder of its own
     stages     what dvc.yaml declares
     check      `vars check`: what is stale, in seconds, without DVC's cache
+    compare    `vars compare`: a run's headline numbers beside the committed ones and their intervals
     kernels    a process for each notebook, forked from one that has done the imports
     notebooks  notebooks as files: stripped, executed and canonical, without solutions
     readme     the README's tables from the reports

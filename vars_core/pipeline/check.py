@@ -1,13 +1,13 @@
 """Are the committed reports those of the committed code? Seconds, without DVC's cache.
 
 DVC says what changed since each stage ran. What its cache would have to say, whether data and models that this clone
-doesn't hold are those that the next stage saw, dvc.lock says."""
+doesn't hold are those that the next stage saw, dvc.lock says. `python -m vars_core.pipeline.check` only asks whether
+DVC can work here."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
-
-from ruamel.yaml import YAML
 
 from vars_core import params, paths
 from vars_core.errors import InputError
@@ -21,7 +21,7 @@ def problems(root: Path) -> list[str]:
     """One line for each thing that isn't as the code says; empty when all is well."""
     declared = stages.stages(root)
     lock = root / "dvc.lock"
-    locked = YAML(typ="safe", pure=True).load(lock).get("stages", {}) if lock.is_file() else {}
+    locked = stages.read(lock).get("stages", {}) if lock.is_file() else {}
     found = []
     if timings.profile(params.read(root / "params.yaml"), root / "profiles") == "own":
         found.append("params.yaml equals none of profiles/: `make profile P=laptop` restores it")
@@ -36,14 +36,30 @@ def problems(root: Path) -> list[str]:
     return found + _readme(root)
 
 
+def repository(root: Path):
+    """DVC's view of the project. Raises InputError, with the cure, where DVC can't work."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo  # here: it takes most of a second to import
+    from dvc.scm import SCMError
+
+    try:
+        return Repo(root)
+    except SCMError:
+        raise InputError(
+            f"{root} is no git repository (a downloaded archive is none), which DVC asks for: `git init` here, or, "
+            f"without git, `.venv/bin/python -m dvc config --local core.no_scm true`"
+        ) from None
+    except DvcException as error:
+        raise InputError(f"DVC can't work here: {error}") from None
+
+
 def _changed(ran: list[stages.Stage], locked: dict, root: Path) -> Iterator[tuple[str, str]]:
     """What `dvc status` says, less what a clone without data and models can't have."""
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo  # here: it takes most of a second to import
 
     absent = {out for stage in ran for out, cached in stage.outs.items() if cached and not (root / out).exists()}
     try:
-        with chdir(root), Repo(root) as repo:  # elsewhere DVC names stages and paths from there
+        with chdir(root), repository(root) as repo:  # elsewhere DVC names stages and paths from there
             status = repo.status()
     except DvcException as error:
         raise InputError(f"DVC can't say what changed: {error}") from None
@@ -96,3 +112,10 @@ def report() -> int:
         print(line)
     print(f"{len(found)} stale; reports are not those of this code" if found else "reports are those of this code")
     return 1 if found else 0
+
+
+if __name__ == "__main__":
+    try:
+        repository(paths.root()).close()
+    except InputError as error:
+        sys.exit(str(error))

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from vars_core import paths
+from vars_core import params, paths
 from vars_core.pipeline import timings
 
 ABSENT = "–"
@@ -82,7 +82,7 @@ def notebook_table(root: Path) -> str:
     rows = []
     for path in sorted((root / "notebooks").glob("0*.ipynb")):
         found = root / "reports" / "tables" / path.stem / "answer.json"
-        answer = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        answer = _json(found) if found.is_file() else {}
         number, name = path.stem.split("_", 1)
         rows.append(
             [
@@ -108,18 +108,18 @@ def time_table(root: Path) -> str:
 
 
 def catalogue_table(root: Path) -> str:
-    """The headline numbers of the synthetic catalogue beside those of every published one."""
-    columns = {"synthetic": root / "reports" / "metrics"}
+    """The headline numbers of the synthetic catalogue beside those of every published one, each with its profile."""
+    columns, profiles = {"synthetic": root / "reports" / "metrics"}, [_profile(root)]
     for run in sorted((root / "reports" / "catalogues").glob("*/run.json")):
-        folder = run.parent
-        simulated = json.loads(run.read_text(encoding="utf-8")).get("simulated")
-        head = f"[{folder.name}](reports/catalogues/{folder.name})" + (", simulated feedback" if simulated else "")
-        columns[head] = folder / "metrics"
-    metrics = {head: {p.stem: json.loads(p.read_text()) for p in m.glob("*.json")} for head, m in columns.items()}
+        folder, about = run.parent, _json(run)
+        head = f"[{folder.name}](reports/catalogues/{folder.name})"
+        columns[head + ", simulated feedback" * bool(about.get("simulated"))] = folder / "metrics"
+        profiles.append(about.get("profile", ABSENT))
+    metrics = {head: {p.stem: _json(p) for p in m.glob("*.json")} for head, m in columns.items()}
     rows = [
         [title, *(_number(metrics[head].get(file, {}), keys) for head in columns)] for title, file, keys in HEADLINES
     ]
-    return _table(["", *columns], rows)
+    return _table(["", *columns], [["profile", *profiles], *rows])
 
 
 BLOCKS = {"notebooks": notebook_table, "times": time_table, "catalogues": catalogue_table}
@@ -130,6 +130,18 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in r) + " |" for r in lines
     )
+
+
+def _profile(root: Path) -> str:
+    """That of the pipeline's own run."""
+    return timings.profile(params.read(root / "params.yaml"), root / "profiles")
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
 
 
 def _minutes(seconds: float | None) -> str:
@@ -147,11 +159,11 @@ def _number(metrics: dict, keys: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vars_core.pipeline.readme", description=__doc__.splitlines()[0])
-    parser.add_argument("--timings", action="store_true", help="first take over scratch/timings.json")
+    parser.add_argument("--timings", action="store_true", help="first take the times of this machine's whole runs")
     options = parser.parse_args(arguments)
     root = paths.root()
     if options.timings:
-        timings.publish(root / "scratch" / "timings.json", root / "reports" / "timings.json")
+        timings.publish(root)
     path = root / "README.md"
     try:
         old = path.read_text(encoding="utf-8")

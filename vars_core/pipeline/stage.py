@@ -25,8 +25,9 @@ class StageError(InputError, RuntimeError):
 def run(name: str, params_file: Path | None = None, workspace: Path | None = None, *, fork: bool = False) -> float:
     """Execute notebooks/<name>.ipynb in `workspace` (the repository by default); returns seconds.
 
-    `params_file` is the repository's params.yaml by default; `fork` as in `kernels.manager`. The time is noted in
-    scratch/timings.json. Raises ParameterError before anything is touched, StageError when the notebook fails.
+    `params_file` is the repository's params.yaml by default; `fork` as in `kernels.manager`. The time is noted in the
+    workspace's scratch/timings.json. Raises ParameterError before anything is touched, StageError when the notebook
+    fails.
     """
     root = paths.root()
     workspace, params_file = (workspace or root).resolve(), params_file or root / "params.yaml"
@@ -67,7 +68,7 @@ def run(name: str, params_file: Path | None = None, workspace: Path | None = Non
         raise StageError(_failed(name, error, running, workspace, ours=workspace == root)) from None
     seconds = time.monotonic() - start
     _publish(name, running, root, workspace, staging)
-    timings.record(paths.scratch() / "timings.json", name, seconds, timings.profile(params.read(params_file)))
+    timings.record(workspace / "scratch" / "timings.json", name, seconds, timings.profile(params.read(params_file)))
     return seconds
 
 

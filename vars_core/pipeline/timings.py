@@ -1,4 +1,4 @@
-"""How long stages take, by machine and profile. Noted in scratch/, published by `vars_core.pipeline.readme`."""
+"""How long stages take, by machine and profile: noted beside what they wrote, published by `make timings` only."""
 
 import json
 import os
@@ -45,11 +45,13 @@ def record(path: Path, stage: str, seconds: float, used: str) -> None:
     _write(path, entries)
 
 
-def publish(noted: Path, published: Path) -> None:
-    """Take over entries with a complete set of stages; entries of other machines stay."""
-    stages = sorted(p.stem for p in (paths.root() / "notebooks").glob("0*.ipynb"))
+def publish(root: Path) -> None:
+    """Take the times of whole runs of the pipeline and of studies into root/reports/timings.json; other machines'
+    stay. A study of one's own catalogue or parameters belongs to no profile, and isn't taken."""
+    stages = sorted(p.stem for p in (root / "notebooks").glob("0*.ipynb"))
+    published, noted = root / "reports" / "timings.json", "scratch/timings.json"
     entries = read(published)
-    for entry in read(noted):
+    for entry in (e for path in (root / noted, *sorted(root.glob(f"scratch/studies/*/{noted}"))) for e in read(path)):
         if entry["profile"] == "own" or sorted(entry["seconds"]) != stages:
             continue
         same = [e for e in entries if _key(e) == _key(entry)]
@@ -83,7 +85,7 @@ def _gpu() -> str | None:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
