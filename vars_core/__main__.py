@@ -3,6 +3,7 @@
 Rooms are imported by the command that needs them, so that help is shown at once."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -143,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of notebooks to run")
     place = "copy metrics and tables to reports/catalogues/NAME, or to reports/gpu"
     one.add_argument("--publish", nargs="?", choices=["catalogues", "gpu"], const="catalogues", help=place)
+    one.add_argument("--replace", action="store_true", help="publish over results of another catalogue or profile")
 
     one = _command(
         commands, _stage, "stage", "Run one notebook as a stage of the pipeline, as `dvc repro` does.",
@@ -154,13 +156,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 when it succeeded, 1 after one line that says why not."""
+    """Run a command; 0 when it succeeded, 1 after one line that says why not, 130 when it was stopped."""
     options = parser().parse_args(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it stops as Ctrl-C does, and cleans up
     try:
         return options.run(options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; what was there before is as it was, and the same command goes on", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def small(project, tmp_path, monkeypatch):
     (root / "dvc.yaml").write_text(text)
 
     def run(*arguments, name="posters"):
-        return main(["study", name, "--profile", "smoke", *arguments])
+        return main(["study", name, "--profile", "laptop", *arguments])
 
     run.root, run.add = root, project
     return run
@@ -78,7 +78,7 @@ def test_a_study_is_resumed_and_published(small, capsys, tmp_path):
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert found == {"run.json", "metrics/01_data.json", "metrics/03_attacks.json", "tables/01_data/t.csv"}
     run = json.loads((folder / "run.json").read_text())
-    assert run["catalogue"] == "posters" and run["simulated"] is True and run["profile"] == "smoke"
+    assert run["catalogue"] == "posters" and run["simulated"] is True and run["profile"] == "laptop"
     assert run["weights"]["file"] == "net.safetensors" and len(run["weights"]["sha256"]) == 64
     assert run["parameters"]["data"]["path"] == "posters"
     assert run["parameters"]["recommender"]["extractor"] == "net"
