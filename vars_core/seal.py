@@ -39,7 +39,7 @@ def fault(folder: Path) -> str | None:
     except UnicodeDecodeError:
         return f"{NAME} is damaged"
     named = [line.partition("  ") for line in lines]
-    if any(len(digest) != 64 or not name for digest, _, name in named):
+    if not named or any(len(digest) != 64 or not name for digest, _, name in named):
         return f"{NAME} is damaged"
     sealed, found = {name: digest for digest, _, name in named}, sums(folder)
     for name in sorted(sealed.keys() | found.keys()):
@@ -49,4 +49,4 @@ def fault(folder: Path) -> str | None:
             return f"{name} was added"
         if found[name] != sealed[name]:
             return f"{name} is damaged: its content has changed"
-    return None if sealed else f"{NAME} is damaged"
+    return None
