@@ -59,7 +59,9 @@ def damaged(folder, name):
 def test_a_damaged_artefact_is_named_with_the_way_back(project, monkeypatch):
     damaged(project.root, "models/filter")
     for asked in ("models/filter", "models/filter/file"):
-        with pytest.raises(paths.DamagedArtefact, match=r"^models/filter/file is damaged: .*dvc repro --force") as found:
+        with pytest.raises(
+            paths.DamagedArtefact, match=r"^models/filter/file is damaged: .*dvc repro --force"
+        ) as found:
             paths.read_from(asked)
         assert "\n" not in str(found.value) and "--single-item reconstruction" in str(found.value)
     monkeypatch.setenv("VARS_WORKSPACE", str(project.root / "work"))  # as in a study, which DVC doesn't know
@@ -93,7 +95,7 @@ def test_a_stage_writes_its_artefacts_where_the_runner_says(workspace, monkeypat
 
 def test_a_root_that_is_not_there_is_a_line(monkeypatch):
     monkeypatch.setenv("VARS_ROOT", "/nowhere/at/all")
-    with pytest.raises(InputError, match="^VARS_ROOT=/nowhere/at/all: no such folder; unset it"):
+    with pytest.raises(InputError, match=r"^VARS_ROOT=/nowhere/at/all: no such folder; unset it"):
         paths.root()
 
 
@@ -147,7 +149,7 @@ def test_all_is_replaced_or_nothing(tmp_path, monkeypatch):
         paths.replace_all(pairs)
     assert content() == {"a": "old", "b": "old", "gone": "old"}
     monkeypatch.undo()
-    with pytest.raises(OSError, match="exists|directory"):
+    with pytest.raises(OSError, match=r"exists|directory"):
         paths.replace_all(lay("a/b"))  # a file stands where a folder is needed
     (tmp_path / "new-b").unlink()  # what hadn't been moved yet
     assert content() == {"a": "old", "b": "old", "gone": "old"}

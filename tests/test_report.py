@@ -140,7 +140,8 @@ def test_captions_of_figures_say_simulated_too(workspace):
 
 NASTY = [
     '<img src=x onerror="alert(1)">', "</table><script>alert(1)</script>", "a|b\n\n# c", "`rm`", "$x^2", "a_$b_$",
-    "$$", "\\$x$", "[a](javascript:alert(1))", "![a](x)", "_x_ **y** ~~z~~", "&lt;b&gt;", "=1+1", "\\input{x}", "{~^#%",
+    "$$", "\\$x$", "[a](javascript:alert(1))", "![a](x)", "_x_ **y** ~~z~~", "&lt;b&gt;", "=1+1", "\\input{x}",
+    "{~^#%",
     "ชา 茶 🍵", "\x1b[31m", "x" * 5000, "_hidden", "<!-- a", "<?php", "R & D < 5",
 ]  # fmt: skip
 
@@ -195,7 +196,13 @@ def test_names_in_sentences_do_nothing_in_the_executed_page():
     page = page_of("\n\n".join(f"**Largest**: {report.plain(name)}, has 3." for name in NASTY))
     assert page.tags == usual
     shown = page.text.replace("\\$", "$")  # MathJax, which runs later, takes the backslash
-    for name in ('<img src=x onerror="alert(1)">', "[a](javascript:alert(1))", "_x_ **y** ~~z~~", "&lt;b&gt;", "R & D < 5"):
+    for name in (
+        '<img src=x onerror="alert(1)">',
+        "[a](javascript:alert(1))",
+        "_x_ **y** ~~z~~",
+        "&lt;b&gt;",
+        "R & D < 5",
+    ):
         assert f"Largest: {name}, has 3." in shown, name
 
 

@@ -32,7 +32,9 @@ def test_the_device_can_be_chosen(monkeypatch):
     assert runtime.device().type == "cpu"
 
 
-@pytest.mark.parametrize("name", ["cuda", "cuda:7", "mps", "meta", "xpu", "gpu", "CPU", "cpu cuda", "cuda:-1", "../x"])
+@pytest.mark.parametrize(
+    "name", ["cuda", "cuda:7", "mps", "meta", "xpu", "gpu", "CPU", "cpu cuda", "cuda:-1", "../x"]
+)
 def test_a_device_that_is_not_here_is_named(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("VARS_DEVICE", name)

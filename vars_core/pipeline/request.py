@@ -47,7 +47,7 @@ def study_params(options, root: Path) -> dict:
         (values[section[0]] if section else values)[key] = value
     _from_environment(values, named)
     try:
-        str(values).encode()
+        "".join(_texts(values)).encode()
     except UnicodeEncodeError:
         raise StudyError("a parameter or path holds bytes that are not UTF-8; rename the file or folder") from None
     return values
@@ -74,12 +74,25 @@ def _change(change: str, values: dict) -> tuple[str, object]:
         raise StudyError(f"--set {_short(change)}: expected section.parameter=value, such as attacks.steps=5")
     yaml = YAML(typ="safe", pure=True)
     try:
-        # a tag asks for another type, an alias for the same thing again, without end if it likes
-        if any(getattr(event, "tag", None) or getattr(event, "anchor", None) for event in yaml.parse(text)):
-            raise StudyError(f"--set {_short(change)}: a plain value is expected, without tags, anchors and aliases")
+        depth = 0
+        for event in yaml.parse(text):
+            depth += type(event).__name__.endswith(("SequenceStartEvent", "MappingStartEvent"))
+            depth -= type(event).__name__.endswith(("SequenceEndEvent", "MappingEndEvent"))
+            # a tag asks for another type, an alias for the same thing again, without end if it likes
+            if depth > 3 or getattr(event, "tag", None) or getattr(event, "anchor", None):
+                raise StudyError(
+                    f"--set {_short(change)}: expected a plain value without tags, aliases and deep nesting"
+                )
         return place, YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, OverflowError, RecursionError):  # of numbers, dates and nesting without measure
         raise StudyError(f"--set {_short(change)}: the value isn't YAML, or none that a parameter takes") from None
+
+
+def _texts(values) -> list[str]:
+    inside = [*values.keys(), *values.values()] if isinstance(values, dict) else values
+    if isinstance(values, dict | list):
+        return [text for value in inside for text in _texts(value)]
+    return [values] if isinstance(values, str) else []
 
 
 def _short(text: str) -> str:

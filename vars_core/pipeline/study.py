@@ -29,7 +29,8 @@ def run(options) -> int:
     for only in options.only:
         if not any(name.startswith(only) for name in notebooks):
             raise StudyError(f"--only {only}: no notebook's name begins so; there are {', '.join(notebooks)}")
-    text, values = _parameters(options, root)
+    with faults.in_a_line(f"study {options.name}", Path(tempfile.gettempdir())):
+        text, values = _parameters(options, root)
     target = root / "reports" / (Path("gpu") if options.publish == "gpu" else Path("catalogues", options.name))
     if options.publish:  # before hours of work
         catalogue = Path(values["data"]["path"]).name if values["data"]["source"] == "folder" else "synthetic"
