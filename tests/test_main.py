@@ -73,7 +73,7 @@ def test_module_and_command_are_one(tmp_path):
         (["stage", "09_nothing"], "notebooks/09_nothing.ipynb is missing"),
         (["check", "{here}", "--params", "{here}/none.yaml"], "none.yaml is missing"),
         (["convert", "classes", "{here}/nowhere", "{here}/out"], "nowhere: no such folder; one folder per class"),
-        (["study", "a b"], "a study's name has letters, digits, - and _; got 'a b'"),
+        (["study", "a b"], "a study's name has letters, digits, -, . and _; got 'a b'"),
         (["screen", "{here}/nowhere"], "nowhere: no such folder"),
     ],
 )

@@ -1,10 +1,16 @@
 """Tables, metrics, figures: the same bytes for the same numbers, and no silent NaN."""
 
+import io
 import json
+import re
+from html.parser import HTMLParser
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbconvert
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,6 +136,90 @@ def test_captions_of_figures_say_simulated_too(workspace):
     report.mark_simulated(True)
     plots.save(drawn(), "03_attacks/f", "A figure")
     assert files(workspace)["figures/03_attacks/f.txt"] == b"A figure (simulated feedback)\n"
+
+
+NASTY = [
+    '<img src=x onerror="alert(1)">', "</table><script>alert(1)</script>", "a|b\n\n# c", "`rm`", "$x^2", "a_$b_$",
+    "$$", "\\$x$", "[a](javascript:alert(1))", "![a](x)", "_x_ **y** ~~z~~", "&lt;b&gt;", "=1+1", "\\input{x}",
+    "{~^#%",
+    "ชา 茶 🍵", "\x1b[31m", "x" * 5000, "_hidden", "<!-- a", "<?php", "R & D < 5",
+]  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """The names of all tags, and all text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = set(), ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_names_in_tables_are_shown_as_they_are_and_do_nothing(workspace):
+    frame = pd.DataFrame({name: [name, 1] for name in NASTY})
+    page = Tags(report.table(frame, "01_data/t", NASTY[0]).to_html())
+    assert page.tags == {"style", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+    assert page.text.count(NASTY[0]) == 3  # caption, column, cell
+    assert all(report.one_line(name) in page.text for name in NASTY)
+    found = {name.split(".")[-1]: content.decode() for name, content in files(workspace).items()}
+    rows = found["md"].split("\n\n")[0].split("\n")
+    assert len(rows) == 4 and len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    read = pd.read_csv(io.StringIO(found["csv"]), dtype=str)
+    assert read.iloc[0].tolist() == NASTY  # as they are
+    cells = found["tex"].split("\\midrule")[1]
+    assert "\\input" not in cells and "\\textbackslash" in cells and "\n\n" not in found["tex"]
+    assert r"\caption{<img src=x onerror=" in found["tex"]
+
+
+def test_captions_are_plain_text_in_latex_too(workspace):
+    report.table(FRAME, "01_data/t", "50% {of} a_b~\\input{x}\n\n^")
+    latex = files(workspace)["tables/01_data/t.tex"].decode()
+    assert r"\caption{50\% \{of\} a\_b\textasciitilde{}\textbackslash{}input\{x\}  \^{}}" in latex
+
+
+def page_of(markdown):
+    """What nbconvert, as JupyterLab does, makes of a cell's Markdown output."""
+    data = {"text/markdown": markdown}
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data=data)])
+    exporter = nbconvert.HTMLExporter(template_name="basic", sanitize_html=False)
+    return Tags(exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))[0])
+
+
+def test_names_in_sentences_do_nothing_in_the_executed_page():
+    usual = page_of("**Largest**: tee, has 3.").tags
+    page = page_of("\n\n".join(f"**Largest**: {report.plain(name)}, has 3." for name in NASTY))
+    assert page.tags == usual
+    shown = page.text.replace("\\$", "$")  # MathJax, which runs later, takes the backslash
+    for name in (
+        '<img src=x onerror="alert(1)">',
+        "[a](javascript:alert(1))",
+        "_x_ **y** ~~z~~",
+        "&lt;b&gt;",
+        "R & D < 5",
+    ):
+        assert f"Largest: {name}, has 3." in shown, name
+
+
+def test_plain_text_stays_as_it_is():
+    for text in ("a_b", "T-shirt (men)", "R&D", "3 < 5", "0.2 [0.1, 0.3]", "~50 %", "C#", "1. tee"):
+        assert report.plain(text) == text
+    assert report.plain("a_b_") == r"a_b\_" and report.plain("a|b`c") == r"a\|b\`c"
+
+
+def test_names_in_figures_are_shown_as_they_are(workspace, recwarn):
+    fig = plots.photo_grid(np.zeros((len(NASTY), 4, 4, 3), np.uint8), NASTY, row_titles=["$x^2 $y"] * 3)
+    fig.axes[0].legend([fig.axes[0].plot([0])[0]], [plots.label("$a^ $b")])
+    plots.save(fig, "01_data/f", NASTY[0])  # a formula that isn't one would raise
+    drawing = files(workspace)["figures/01_data/f.svg"].decode()
+    shown = "".join(ElementTree.fromstring(drawing).itertext())
+    assert "<img" in shown and "$x^2 $y" in shown and "a_$b_$" in shown and "$a^ $b" in shown
+    assert "x" * 39 + "…" in shown and "x" * 40 not in shown
 
 
 def test_bars_are_percent_with_their_intervals():

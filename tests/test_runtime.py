@@ -1,9 +1,11 @@
 """Seeds, device, progress."""
 
 import numpy as np
+import pytest
 import torch
 
 from vars_core import runtime
+from vars_core.errors import InputError
 
 
 def test_streams_are_stable_and_their_own():
@@ -28,6 +30,23 @@ def test_seed_everything_seeds_what_draws_globally():
 def test_the_device_can_be_chosen(monkeypatch):
     monkeypatch.setenv("VARS_DEVICE", "cpu")
     assert runtime.device().type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "name", ["cuda", "cuda:7", "mps", "meta", "xpu", "gpu", "CPU", "cpu cuda", "cuda:-1", "../x"]
+)
+def test_a_device_that_is_not_here_is_named(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("VARS_DEVICE", name)
+    if name in ("cuda", "mps", "xpu") and getattr(torch, name).device_count():
+        pytest.skip("it is here")
+    with pytest.raises(InputError, match=f"^VARS_DEVICE={name}: no such device here; unset it, or name one"):
+        runtime.device()
+
+
+def test_an_empty_device_is_none(monkeypatch):
+    monkeypatch.setenv("VARS_DEVICE", "")
+    assert runtime.device().type in ("cpu", "cuda")
 
 
 def test_progress_in_a_stage_is_a_line_per_quarter(monkeypatch, capsys):

@@ -5,6 +5,7 @@ Rooms are imported by the command that needs them, so that help is shown at once
 import argparse
 import io
 import math
+import signal
 import sys
 from pathlib import Path
 
@@ -181,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of notebooks to run")
     place = "copy metrics and tables to reports/catalogues/NAME, or to reports/gpu"
     one.add_argument("--publish", nargs="?", choices=["catalogues", "gpu"], const="catalogues", help=place)
+    one.add_argument("--replace", action="store_true", help="publish over results of another catalogue or profile")
 
     one = _command(
         commands, _stage, "stage", "Run one notebook as a stage of the pipeline, as `dvc repro` does.",
@@ -192,12 +194,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 when it succeeded, 1 after one line that says why not."""
+    """Run a command; 0 when it succeeded, 1 after one line that says why not, 130 when it was stopped."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a name, or ε, on a terminal that has no letter for it
+        if isinstance(stream, io.TextIOWrapper):  # a name, or ε, on a terminal that has no letter for it
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it stops as Ctrl-C does, and cleans up
     try:
         return options.run(options)
     except InputError as error:
@@ -211,6 +213,11 @@ def main(arguments: list[str] | None = None) -> int:
             f"`. .venv/bin/activate` first, or `make env`", file=sys.stderr,
         )  # fmt: skip
         return 1
+    except KeyboardInterrupt:
+        print("stopped; what was there before is as it was, and the same command goes on", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

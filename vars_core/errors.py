@@ -5,3 +5,7 @@ class InputError(Exception):
     """Something that the user gave can't be used.
 
     The message names the file, row or parameter, what was found and what was expected."""
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for it: a notebook shows the line too, and not the way through our code
+        return [f"{type(self).__name__}: {self}"]

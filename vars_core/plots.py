@@ -30,6 +30,7 @@ ATTACK_COLOURS = defaultdict(lambda: UNNAMED, {
     "none": _GREY, "noise": _BROWN, "fgsm": _ORANGE, "pgd": _RED, "mim": _PURPLE, "untargeted:pgd": _PINK,
     "promote:fgsm": _SKY, "promote:pgd": _BLUE, "reach:pgd": _GREEN,
 })  # fmt: skip
+LONGEST = 40  # characters of a label: a figure grows with its texts
 
 
 class Look(NamedTuple):
@@ -82,6 +83,13 @@ def save(fig: Figure, name: str, caption: str) -> None:
     plt.close(fig)
 
 
+def label(name: object) -> str:
+    """A name from a catalogue as a figure's text: shown as it is written, never a formula; at most 40 characters."""
+    text = report.one_line(name)
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text.replace("$", r"\$")
+
+
 def recommender(name: str) -> Look:
     """The look of a recommender of `victims`, also of one that has none of its own yet."""
     return RECOMMENDERS.get(name, Look(name))
@@ -114,7 +122,7 @@ def photo_grid(
 ) -> Figure:
     """A sheet of photos: uint8 (N, H, W, 3), laid out `columns` to a row, or a list of rows of such photos.
 
-    `titles` go above the photos (nested like the rows when rows are given), `row_titles` at the left;
+    `titles` go above the photos (nested like the rows when rows are given), `row_titles` at the left, as plain text;
     `size` is inches per photo. Float images are refused: they hide a scale.
     """
     flat = len(images) == 0 or np.asarray(images[0]).ndim == 3
@@ -137,9 +145,9 @@ def photo_grid(
                 raise TypeError(f"photos are uint8; photo {c} of row {r} is {photo.dtype}")
             axes[r, c].imshow(photo, interpolation="nearest")
             if named is not None and r < len(named) and c < len(named[r]):
-                axes[r, c].set_title(str(named[r][c]), fontsize="x-small", pad=2)
+                axes[r, c].set_title(label(named[r][c]), fontsize="x-small", pad=2)
         if row_titles is not None:
-            axes[r, 0].set_ylabel(row_titles[r], fontsize="small")
+            axes[r, 0].set_ylabel(label(row_titles[r]), fontsize="small")
     return fig
 
 
@@ -159,4 +167,4 @@ def _show(png: bytes, caption: str) -> None:
     from IPython.display import Image, Markdown, display
 
     if get_ipython() is not None:
-        display(Image(png), Markdown(f"*{caption}*"))
+        display(Image(png), Markdown(f"*{report.plain(caption)}*"))

@@ -1,8 +1,15 @@
-"""Tables, metrics and sentences of a notebook, written so that the same run gives the same bytes."""
+"""Tables, metrics and sentences of a notebook, written so that the same run gives the same bytes.
+
+Cells, column names and captions are plain text: whatever a catalogue calls its things is shown as it is written, and
+no tag, link, formula or command in a name acts. A CSV holds names as they are: a spreadsheet takes a cell that
+begins with = + - or @ for a formula.
+"""
 
 import hashlib
+import html
 import json
 import math
+import re
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,7 +19,15 @@ from vars_core import paths
 
 DIGITS = 4  # significant; more would be noise from the order of floating-point sums
 ABSENT = "–"
-_TEX = str.maketrans({"\\": r"\textbackslash ", "^": r"\^{}"} | {sign: f"\\{sign}" for sign in "&%_#$"})
+_TEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\textasciitilde{}"} | {sign: f"\\{sign}" for sign in "&%_#${}"}
+)
+# What means something in Markdown or HTML. A sign that can't act where it stands is left alone: 3 < 5, a_b, R & D.
+_ACTS = re.compile(
+    r"[\\`*|$]|~(?=~)|(?<=~)~|_(?![^\W_])|(?<![^\W_])_"  # code, emphasis, columns, formulas, escapes themselves
+    r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<=\])[(\[]"  # tags, entities, links
+)
+_ENTITIES = {"<": "&lt;", "&": "&amp;", "(": "&#40;", "[": "&#91;"}
 _simulated = False
 
 
@@ -27,6 +42,16 @@ def captioned(caption: str) -> str:
     return caption.rstrip(".") + " (simulated feedback)" if _simulated else caption
 
 
+def one_line(text: object) -> str:
+    """`text` without line breaks and other characters that can't be seen: a space stands for each."""
+    return "".join(sign if sign.isprintable() else " " for sign in str(text))
+
+
+def plain(text: object) -> str:
+    """`text` for a sentence in Markdown, shown as it is written: for names that come from a catalogue."""
+    return _ACTS.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), one_line(text))
+
+
 def table(df: pd.DataFrame, name: str, caption: str):
     """Write `df` as reports/tables/<name>.csv, .md and .tex; return it styled for display.
 
@@ -36,17 +61,20 @@ def table(df: pd.DataFrame, name: str, caption: str):
     _check_name(name)
     tidy = df.reset_index(drop=_plain_index(df)).map(_rounded)
     tidy.columns = [" ".join(map(str, c)).strip() if isinstance(c, tuple) else str(c) for c in tidy.columns]
-    text = tidy.map(_shown)
-    caption = captioned(caption)
+    text = tidy.map(_shown).rename(columns=one_line)
+    caption = one_line(captioned(caption))
     base = paths.reports() / "tables" / name
     paths.write(base.with_name(base.name + ".csv"), tidy.to_csv(index=False, lineterminator="\n"))
-    paths.write(base.with_name(base.name + ".md"), f"{_markdown(text, tidy)}\n\n*{caption}*\n")
+    paths.write(base.with_name(base.name + ".md"), f"{_markdown(text, tidy)}\n\n*{plain(caption)}*\n")
     label = "tab:" + name.replace("/", ":")
     latex = text.to_latex(index=False, escape=True, caption=caption.translate(_TEX), label=label)
     paths.write(base.with_name(base.name + ".tex"), latex)
     # The default uuid is random and would change the executed notebook on every run.
     uuid = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return text.style.hide(axis="index").set_caption(caption).set_uuid(uuid)
+    styled = text.style.format(escape="html").format_index(escape="html", axis="columns").hide(axis="index")
+    # without the class, MathJax would take what stands between two prices for a formula
+    styled.set_table_attributes('class="tex2jax_ignore mathjax_ignore"')
+    return styled.set_caption(html.escape(caption)).set_uuid(uuid)
 
 
 def metrics(stage: str, values: dict) -> dict:
@@ -67,7 +95,7 @@ def answer(stage: str, question: str, answer: str) -> None:
 
 
 def text(text: str) -> None:
-    """Show Markdown under the cell, for readings that interpolate the numbers above."""
+    """Show Markdown under the cell, for readings that interpolate the numbers above; names in it are `plain`."""
     from IPython.display import Markdown, display
 
     display(Markdown(text))
@@ -105,13 +133,13 @@ def _shown(value) -> str:
         return "yes" if value else "no"
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    return str(value)
+    return one_line(value)
 
 
 def _markdown(text: pd.DataFrame, tidy: pd.DataFrame) -> str:
-    aligned = ["---:" if pd.api.types.is_numeric_dtype(tidy[c]) else "---" for c in tidy.columns]
-    rows = [list(text.columns), aligned, *text.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows)
+    aligned = ["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in tidy.dtypes]
+    rows = [[plain(cell) for cell in row] for row in (list(text.columns), *text.to_numpy().tolist())]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], aligned, *rows[1:]))
 
 
 def _metric(value, key: str):

@@ -14,16 +14,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vars_core.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
 
 def device() -> torch.device:
-    """VARS_DEVICE if set, else cuda when there is one, else cpu. Never a parameter of the study."""
+    """VARS_DEVICE if set, else cuda when there is one, else cpu. Never a parameter of the study.
+
+    Raises InputError, naming the device, when VARS_DEVICE isn't one that computes here.
+    """
     import torch
 
-    name = os.environ.get("VARS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    name = os.environ.get("VARS_DEVICE")
+    if not name:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "meta" or torch.ones(1, device=device).add(1).item() != 2:
+            raise RuntimeError("it does not compute")
+    # torch has no one error for it: AssertionError without CUDA, RuntimeError and its kin for names and numbers
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, ValueError, TypeError):
+        there = f"cuda is here, {torch.cuda.device_count()} of them" if torch.cuda.is_available() else "cpu is here"
+        raise InputError(f"VARS_DEVICE={name}: no such device here; unset it, or name one ({there})") from None
+    return device
 
 
 def seed_everything(seed: int) -> None:

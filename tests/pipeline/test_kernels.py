@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 
 import nbformat
 import papermill
@@ -23,6 +24,7 @@ print(json.dumps([os.getpid(), os.getcwd(), os.environ.get("VARS_X"), "fractions
 
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
+    forkserver._forkserver._stop()  # another test's, with other imports
     monkeypatch.setattr(kernels, "HEAVY", ["fractions", "ipykernel.kernelapp"])
 
 

@@ -4,11 +4,15 @@ It knows no room, and no room knows it: what a notebook computes is the notebook
 
 In reading order:
 
-    stage      `vars stage`: one notebook, executed; its reports replaced only when it succeeds
+    stage      `vars stage`: one notebook, executed; reports and artefacts replaced only when it succeeds
     study      `vars study`: all notebooks on another catalogue, in a folder of its own
+    request    what a study computes: profile, catalogue, weights, `--set`
+    publish    a study's results, copied to reports/catalogues/
     stages     what dvc.yaml declares
     check      `vars check`: what is stale, in seconds, without DVC's cache
     compare    `vars compare`: a run's headline numbers beside the committed ones and their intervals
+    lock       one run at a time in a folder
+    faults     a full disk, a dead kernel, a folder that can't be written, in a line
     kernels    a process for each notebook, forked from one that has done the imports
     notebooks  notebooks as files: stripped, executed and canonical, without solutions
     readme     the README's tables from the reports

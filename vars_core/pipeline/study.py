@@ -1,73 +1,50 @@
 """Run all notebooks on another catalogue or profile, in a work folder of its own; can be taken up again.
 
-A stage is skipped when its parameters, notebook, rooms and inputs are those of its last run: `vars study`.
+A stage is skipped when its parameters, notebook, rooms and inputs are those of its last run, and what it wrote is
+still there as it was: `vars study`.
 """
 
 import hashlib
 import io
 import json
 import re
-import shutil
-from datetime import UTC, datetime
+import tempfile
 from pathlib import Path
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from vars_core import params, paths
-from vars_core.errors import InputError
-from vars_core.pipeline import stage, stages, timings
-
-
-class StudyError(InputError, RuntimeError):
-    """The study can't be run or published as asked."""
-
-
-def study_params(options, root: Path) -> dict:
-    """The profile's values with the catalogue, the weights and every --set put in."""
-    profile = root / "profiles" / f"{options.profile}.yaml"
-    if not profile.is_file():
-        known = ", ".join(sorted(p.stem for p in profile.parent.glob("*.yaml")))
-        raise StudyError(f"no profile is called {options.profile}; known: {known}")
-    values = params.read(profile)
-    if options.data:
-        if not options.data.is_dir():
-            raise StudyError(f"--data {options.data}: no such folder")
-        values["data"] |= {"source": "folder", "path": str(options.data.resolve())}
-    if options.weights:
-        if not options.weights.is_file():
-            raise StudyError(f"--weights {options.weights}: no such file")
-        extractor = options.extractor or options.weights.stem
-        values["recommender"] |= {"pretrained": str(options.weights.resolve()), "extractor": extractor}
-    elif options.extractor:
-        values["recommender"]["extractor"] = options.extractor
-    for change in options.set:
-        name, equals, text = change.partition("=")
-        *sections, key = name.split(".")
-        if not equals or len(sections) > 1 or (sections and sections[0] not in values):
-            raise StudyError(f"--set {change}: expected section.parameter=value, such as attacks.steps=5")
-        try:
-            (values[sections[0]] if sections else values)[key] = YAML(typ="safe", pure=True).load(text)
-        except YAMLError:
-            raise StudyError(f"--set {change}: the value isn't YAML") from None
-    return values
+from vars_core import params, paths, seal
+from vars_core.pipeline import faults, lock, publish, stage, stages
+from vars_core.pipeline.request import StudyError, study_params
 
 
 def run(options) -> int:
     """Run the study that the command's `options` describe, and publish it if they say so; 0. Raises StudyError for
-    what can't be run or published as asked, ParameterError, StageError."""
+    what can't be run or published as asked, ParameterError, StageError, RunError, LockedError."""
     root = paths.root()
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
-        raise StudyError(f"a study's name has letters, digits, - and _; got {options.name!r}")
-    work = (options.work or root / "scratch" / "studies" / options.name).resolve()
-    buffer = io.StringIO()
-    YAML(typ="safe", pure=True).dump(study_params(options, root), buffer)
-    paths.write(work / "params.yaml", buffer.getvalue())
-    execute(work, options.only)
-    if options.publish:
-        place = Path("gpu") if options.publish == "gpu" else Path("catalogues", options.name)
-        published = publish(options.name, work, options.profile, root / "reports" / place)
-        print(f"published: {published.relative_to(root)}")
+        raise StudyError(f"a study's name has letters, digits, -, . and _; got {options.name!r}")
+    work = (options.work.expanduser() if options.work else root / "scratch" / "studies" / options.name).resolve()
+    notebooks = [step.notebook for step in stages.stages(root)]
+    for only in options.only:
+        if not any(name.startswith(only) for name in notebooks):
+            raise StudyError(f"--only {only}: no notebook's name begins so; there are {', '.join(notebooks)}")
+    with faults.in_a_line(f"study {options.name}", Path(tempfile.gettempdir())):
+        text, values = _parameters(options, root)
+    target = root / "reports" / (Path("gpu") if options.publish == "gpu" else Path("catalogues", options.name))
+    if options.publish:  # before hours of work
+        catalogue = Path(values["data"]["path"]).name if values["data"]["source"] == "folder" else "synthetic"
+        publish.refuse(options.profile, catalogue, target, replace=options.replace)
+    _check_place(work, values)
+    with faults.in_a_line(f"study {options.name}", work), lock.held(work):
+        if not (work / "state.json").is_file():
+            _keep(work, {})
+        paths.write(work / "params.yaml", text)
+        execute(work, options.only)
+        if options.publish:
+            state = _finished(work)
+            publish.publish(options.name, work, options.profile, target, state, replace=options.replace)
+            print(f"published: {target.relative_to(root)}")
     return 0
 
 
@@ -81,63 +58,75 @@ def execute(work: Path, only: list[str]) -> None:
         state = _state(work)
         if only and not any(step.notebook.startswith(o) for o in only):
             continue
-        mark = _mark(step, values, outside, state, root)
-        if state.get(step.notebook, {}).get("mark") == mark and all((work / out).exists() for out in step.outs):
-            print(f"{step.notebook}: unchanged, skipped", flush=True)
-            continue
+        mark, last = _mark(step, values, outside, state, root), state.get(step.notebook, {})
+        if last.get("mark") == mark:
+            spoilt = [out for out, digest in _outs(step, work).items() if last["outs"].get(out) != digest]
+            if not spoilt:
+                print(f"{step.notebook}: unchanged, skipped", flush=True)
+                continue
+            print(f"{step.notebook}: {', '.join(spoilt)}: not as the stage left it", flush=True)
         _keep(work, {k: v for k, v in state.items() if k != step.notebook})
         print(f"{step.notebook}: running", flush=True)
-        seconds = stage.run(step.notebook, file, work, fork=True)
-        _keep(work, {**_state(work), step.notebook: {"mark": mark, "seconds": round(seconds, 1)}})
+        seconds = stage.execute(step.notebook, file, work, fork=True)
+        done = {"mark": mark, "seconds": round(seconds, 1), "outs": _outs(step, work)}
+        _keep(work, {**_state(work), step.notebook: done})
         print(f"{step.notebook}: {seconds / 60:.1f} min", flush=True)
 
 
-def publish(name: str, work: Path, profile: str, target: Path) -> Path:
-    """Copy metrics and tables (CSV: no photo leaves `work`) to `target`, with a run.json; other files stay."""
-    root = paths.root()
-    values, state = params.load(work / "params.yaml"), _state(work)
-    absent = [s.notebook for s in stages.stages(root) if s.notebook not in state]
+def _parameters(options, root: Path) -> tuple[str, dict]:
+    """The study's parameter file and its values, validated: no work folder gets any other."""
+    buffer = io.StringIO()
+    YAML(typ="safe", pure=True).dump(study_params(options, root), buffer)
+    with tempfile.TemporaryDirectory() as folder:
+        file = paths.write(Path(folder) / "params.yaml", buffer.getvalue())
+        return buffer.getvalue(), params.load(file)
+
+
+def _check_place(work: Path, values: dict) -> None:
+    if work.exists() and not work.is_dir():
+        raise StudyError(f"--work {work}: a folder is expected, this is a file")
+    if values["data"]["source"] == "folder" and values["data"]["path"]:
+        catalogue = (paths.root() / values["data"]["path"]).resolve()
+        if work.is_relative_to(catalogue):
+            raise StudyError(f"--work {work} lies in the catalogue {catalogue}; take a folder elsewhere")
+    if work.is_dir() and not (work / "state.json").is_file():
+        others = sorted(path.name for path in work.iterdir() if path.name not in ("scratch", "lost+found"))
+        if others:
+            what = f"{others[0]} and {len(others) - 1} more" if len(others) > 1 else others[0]
+            raise StudyError(f"--work {work}: expected an empty folder or an earlier study's; it holds {what}")
+
+
+def _finished(work: Path) -> dict:
+    """The state of a study of which every stage is that of its parameters, and as it was. Raises StudyError."""
+    root, state, values = paths.root(), _state(work), params.load(work / "params.yaml")
+    steps, outside = stages.stages(root), _outside(values)
+    absent = [step.notebook for step in steps if step.notebook not in state]
     if absent:
         raise StudyError(f"not published: {', '.join(absent)} not run yet")
-    meta = json.loads((work / "data" / "prepared" / "meta.json").read_text(encoding="utf-8"))
-    beside = target.with_name(f".{name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    kinds = {"metrics": "*.json", "tables": "*/*.csv"}
-    for kind, pattern in kinds.items():
-        (beside / kind).mkdir(parents=True)
-        for path in sorted((work / "reports" / kind).glob(pattern)):
-            copy = beside / path.relative_to(work / "reports")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-    weights = values["recommender"]["pretrained"]
-    content = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "catalogue": Path(str(meta.get("name") or name)).name,
-        "simulated": bool(meta.get("simulated")),
-        "profile": profile,
-        "parameters": _shortened(values),
-        "machine": timings.machine(),
-        "minutes": {k: round(v["seconds"] / 60, 2) for k, v in sorted(state.items())},
-    }
-    if isinstance(weights, str):
-        content["weights"] = {"file": Path(weights).name, "sha256": _sha256(Path(weights))}
-    for kind in kinds:
-        paths.replace_folder(beside / kind, target / kind)
-    beside.rmdir()
-    paths.write(target / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return target
+    for step in steps:
+        last = state[step.notebook]
+        if last["mark"] != _mark(step, values, outside, state, root) or last["outs"] != _outs(step, work):
+            raise StudyError(f"not published: {step.notebook} isn't of these parameters and code; leave out --only")
+    return state
 
 
 def _mark(step: stages.Stage, values: dict, outside: dict, state: dict, root: Path) -> str:
     """What a run of the stage depends on, as one hash: parameters, code, the stages before, what lies outside."""
     code = [dep for dep in step.deps if dep not in paths.ARTEFACTS]
+    made = {dep: state.get(paths.ARTEFACTS[dep], {}) for dep in step.deps if dep in paths.ARTEFACTS}
     ingredients = {
-        "parameters": {section: values[section] for section in step.sections},
+        # where the catalogue and the weights lie doesn't count: a folder may move
+        "parameters": {section: publish.shortened(values[section]) for section in step.sections},
         "code": {path: _sha256(root / path) for path in code},
-        "before": {w: state.get(w, {}).get("mark") for w in (paths.ARTEFACTS.get(dep) for dep in step.deps) if w},
+        "before": {dep: [last.get("mark"), last.get("outs", {}).get(dep)] for dep, last in made.items()},
         "outside": {section: outside[section] for section in step.sections if section in outside},
     }
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+
+
+def _outs(step: stages.Stage, work: Path) -> dict:
+    """The hash of everything that the stage writes; None for what isn't there."""
+    return {out: _sha256(work / out) if (work / out).exists() else None for out in step.outs}
 
 
 def _outside(values: dict) -> dict:
@@ -148,20 +137,23 @@ def _outside(values: dict) -> dict:
         "recommender": [Path(weights)] if isinstance(weights, str) else [],
     }
     if tastes:
-        files["data"].append(paths.root() / Path(tastes).expanduser())
+        files["data"].append(Path(tastes))
     # what is missing, the stage names
-    return {section: [_sha256(path) for path in found if path.exists()] for section, found in files.items() if found}
-
-
-def _shortened(values):
-    if isinstance(values, dict):
-        return {key: _shortened(value) for key, value in values.items()}
-    return Path(values).name if isinstance(values, str) and "/" in values else values
+    found = {section: [paths.root() / path.expanduser() for path in several] for section, several in files.items()}
+    return {section: [_sha256(p) for p in several if p.exists()] for section, several in found.items() if several}
 
 
 def _state(work: Path) -> dict:
+    """What is known of each notebook's last run; nothing of those of which the file tells no sense."""
     path = work / "state.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        print(f"{path} is damaged: every stage runs again", flush=True)
+        return {}
+    kinds = {"mark": str, "seconds": (int, float), "outs": dict}
+    told = found.items() if isinstance(found, dict) else ()
+    return {k: v for k, v in told if isinstance(v, dict) and all(isinstance(v.get(n), t) for n, t in kinds.items())}
 
 
 def _keep(work: Path, state: dict) -> None:
@@ -169,10 +161,10 @@ def _keep(work: Path, state: dict) -> None:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's content, or of a folder's names and contents."""
+    """Of a file's content, or of a folder's names and contents; the system's hidden files don't count."""
     if path.is_dir():
         inside = (p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-        listing = sorted((p.relative_to(path).as_posix(), _sha256(p)) for p in inside)
+        seen = (p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
+        listing = sorted((p.relative_to(path).as_posix(), _sha256(p)) for p in seen)
         return hashlib.sha256(repr(listing).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return seal.of_file(path)
