@@ -67,7 +67,9 @@ def execute(name: str, params_file: Path, workspace: Path, *, fork: bool = False
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     with contextlib.suppress(OSError):  # a time is not worth a failure
-        timings.record(workspace / "scratch" / "timings.json", name, seconds, timings.profile(params.read(params_file)))
+        timings.record(
+            workspace / "scratch" / "timings.json", name, seconds, timings.profile(params.read(params_file))
+        )
     return seconds
 
 
