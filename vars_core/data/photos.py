@@ -18,7 +18,14 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class PhotoError(ValueError):
-    """A photo that cannot be used; the message is the reason, in words for the catalogue's owner."""
+    """A photo that cannot be used; the message is the reason, in words for the catalogue's owner.
+
+    `transient`: the file could not be read now (permission, a disk or network that fails, too many open files), which
+    says nothing about the photo; another time it may be."""
+
+    def __init__(self, reason: str, *, transient: bool = False):
+        super().__init__(reason)
+        self.transient = transient
 
 
 def decode(source, size):
@@ -71,7 +78,7 @@ def _read(source):
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise PhotoError(f"cannot be read ({error.strerror})") from error
+            raise PhotoError(f"cannot be read ({error.strerror})", transient=True) from error
     if not data:
         raise PhotoError("empty file")
     if len(data) > MAX_BYTES:
