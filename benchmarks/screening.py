@@ -4,9 +4,9 @@ python -m benchmarks.screening                                # 2,000 photos scr
 python -m benchmarks.screening --photos 500 --listed 10000
 
 Screened are drawings of the synthetic catalogue as JPEG of SIDE pixels, by a defence of the laptop profile's size
-with random weights, which costs what a trained one costs. Seconds of CPU count beside those of the clock: where others
-use the machine, too, only the first say what a photo costs. Listed are hard links to a few files, with made-up
-verdicts.
+with random weights, which costs what a trained one costs. Seconds of CPU count beside those of the clock: on a
+machine that others use, too, only the first say what a photo costs. Listed are hard links to a few files, whose
+verdicts are made up.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The example of docs/screening.md for engines that spread work: run as it stands there."""
+"""The example of docs/screening.md for engines that spread work, as it stands there; the benchmark's bookkeeping."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from conftest import ROOT
 from PIL import Image
 from toys import smooth_photos
 
+from benchmarks import screening
 from vars_core.detection.defence import Defence
 from vars_core.detection.detectors import Detector
 from vars_core.extractor import Extractor
@@ -45,3 +46,9 @@ def test_the_example_gives_the_defences_verdicts(tmp_path, monkeypatch):
     assert rows["flagged"].tolist() == [*flagged.tolist(), False] and np.isnan(rows["score"][5])
     assert list(rows["reason"][:5]) == [""] * 5 and rows["reason"][5]
     assert os.fspath(rows["path"][5]) == "bad.png"
+
+
+def test_the_benchmarks_million_photos_are_listed_noted_and_taken_up_again(tmp_path):
+    found = screening.bookkeeping(str(tmp_path), 130)  # it compares verdicts and counts rows itself
+    assert {"list", "note", "take up again", "write scores.csv"} <= set(found)
+    assert sum(1 for _ in (tmp_path / "out" / "scores.csv").open()) == 131
