@@ -79,15 +79,16 @@ def test_smoke_metrics_keep_the_contract(found):
     assert "clean_ndcg_loss" in found["04_reconstruction"]["amr"]
     rivals = ("squeezing", "magnet", "lid", "mahalanobis", "knn", "jpeg")
     for detector in ("contrastive", "contrastive_separate", "bce", "prototype", "nearest_clean", *rivals):
-        assert {"auroc", "tpr@1", "tpr@5"} <= set(found["05_detection"][detector])
+        assert {"auroc", "tpr@5"} <= set(found["05_detection"][detector])
+        assert "tpr@1" not in found["05_detection"][detector]  # 43 validation photos: 99 are needed
         named = set(found["05_detection"][detector]["auroc"])
         assert {"pgd@8", "promote:pgd@8", "unseen@8", "attack_vs_noise@8"} <= named
-    assert {"asr@1", "undefended", "benign_flagged", "ndcg_loss"} <= set(found["05_detection"]["system"])
+    assert {"asr@5", "undefended", "benign_flagged", "ndcg_loss"} <= set(found["05_detection"]["system"])
     assert {"attention", "loss", "perturbations", "size", "contrastive", "joint"} <= set(found["06_ablations"])
     for tier in ("T0", "T2", "T3", "T4"):  # T1 needs a second training
         for defence in ("none", "filter", "detector", "both", "filter_adaptive", "both_adaptive"):
             assert {"pgd@8", "reach:pgd@8"} <= set(found["07_adaptive"][tier][defence]["exposure@10"])
-        assert "pgd@8" in found["07_adaptive"][tier]["both"]["asr@1"]
+        assert "pgd@8" in found["07_adaptive"][tier]["both"]["asr@5"]
     checks = found["07_adaptive"]["sanity"]
     assert len(checks) >= 5 and all(isinstance(v, bool) for v in checks.values())
 
@@ -128,7 +129,7 @@ def test_smoke_numbers_make_sense(found):
 def test_smoke_knowing_more_never_reaches_less(found):
     adaptive = found["07_adaptive"]
     for defence in ("none", "filter", "detector", "both"):
-        key = "asr@1" if defence in ("detector", "both") else "exposure@10"
+        key = "asr@5" if defence in ("detector", "both") else "exposure@10"
         for attack, value in adaptive["T0"][defence][key].items():
             if not attack.endswith("_ci"):
                 more = [adaptive[tier][defence][key][attack] for tier in ("T2", "T3")]

@@ -105,6 +105,12 @@ def _share(text: str) -> float:
     return value
 
 
+def _batch(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 4096):
+        raise argparse.ArgumentTypeError(f"a number of photos from 1 to 4096 expected, got {text}")
+    return int(text)
+
+
 def _command(commands, run, name: str, help: str, example: str) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     lines = "\n".join(f"  {line}" for line in example.split("\n"))
@@ -165,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--defence", type=Path, help="folder that Defence.save wrote; models/defence/contrastive")
     one.add_argument("--extractor", type=Path, help="the one it was fitted with; by default where the stages put it")
     one.add_argument("--rate", default="1", help="false alarms among honest photos, per cent (%(default)s)")
-    one.add_argument("--batch", type=int, default=128, help="photos at once (%(default)s)")
+    one.add_argument("--batch", type=_batch, help="photos at once; 32, on a GPU 256")
 
     one = _command(
         commands, _study, "study",

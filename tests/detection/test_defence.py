@@ -12,8 +12,9 @@ from torch import nn
 from toys import extractor, loss, smooth_photos
 
 from vars_core import params
-from vars_core.detection.calibration import conformal_threshold
+from vars_core.detection.calibration import CalibrationError, conformal_threshold
 from vars_core.detection.defence import Defence, train_jointly
+from vars_core.detection.defence_files import DefenceError
 from vars_core.detection.detectors import Detector, score_photos
 from vars_core.extractor import Extractor, to_images, to_photos
 from vars_core.reconstruction.filters import ConvDenoiser, GlobalViT, WindowedViT, load_filter, save_filter
@@ -42,7 +43,9 @@ def defence(extractor):
 
 def test_calibration_uses_the_conformal_quantile_of_clean_score_photos(defence):
     clean = score_photos(defence.score, smooth_photos(120, seed=3))
-    assert defence.thresholds == {"1": conformal_threshold(clean, 0.01), "5": conformal_threshold(clean, 0.05)}
+    rates = {"1": 0.01, "5": 0.05, "10": 0.1, "20": 0.2, "50": 0.5}  # 120 photos can't give 0.1 %
+    assert defence.thresholds == {name: conformal_threshold(clean, rate) for name, rate in rates.items()}
+    assert defence.calibration_photos == 120 and defence.operating_rate == "1"
     assert (clean > defence.thresholds["5"]).mean() <= 0.05
 
 
@@ -55,16 +58,34 @@ def test_screen(defence):
     assert (flagged == (score > defence.thresholds["5"])).all()
     with torch.no_grad():
         assert np.abs(to_photos(defence.image_filter(to_images(photos))).astype(int) - filtered).max() <= 1
-    with pytest.raises(KeyError):
+    with pytest.raises(
+        CalibrationError, match=r"no threshold for 2 % .* calibrated for others; .* for 1, 5, 10, 20, 50 %"
+    ):
         defence.screen(photos, "2")
-    with pytest.raises(KeyError):
+    with pytest.raises(CalibrationError, match="it has none at all"):
         Defence(defence.image_filter, defence.detector, defence.extractor).screen(photos)
 
 
-def test_an_uncalibratable_rate_flags_nothing(defence):
+# Trap: a threshold of infinity flags nothing, and looks like a defence that nobody attacks.
+def test_a_rate_that_the_calibration_photos_cannot_give_is_refused(defence):
     defence.calibrate(smooth_photos(20, seed=3))
-    assert defence.thresholds["1"] == np.inf
-    assert not defence.screen(smooth_photos(9))[2].any()
+    assert list(defence.thresholds) == ["5", "10", "20", "50"] and defence.operating_rate == "5"
+    with pytest.raises(
+        CalibrationError, match="1 % false alarms: that needs at least 99 calibration photos, and it had 20"
+    ):
+        defence.screen(smooth_photos(9))
+    with pytest.raises(CalibrationError, match="at least 99 calibration photos; there are 20"):
+        defence.calibrate(smooth_photos(20, seed=3), rates=(0.01, 0.05))
+    assert list(defence.thresholds) == ["5", "10", "20", "50"]  # as before
+    defence.calibrate(smooth_photos(2, seed=3))
+    assert list(defence.thresholds) == ["50"] and defence.operating_rate == "50"
+
+
+def test_scores_that_are_not_finite_are_no_verdict(defence):
+    with torch.no_grad():
+        defence.detector.head.bias[:] = torch.nan
+    with pytest.raises(DefenceError, match="scores of 3 of 3 photos are not finite"):
+        defence.screen(smooth_photos(3))
 
 
 def test_save_and_load(defence, extractor, tmp_path):
@@ -100,10 +121,17 @@ def test_files_are_safetensors_and_json(defence, tmp_path):
         assert json.loads(path.read_text())["fingerprint"] == "abc"
 
 
-def test_infinite_thresholds_survive_a_file(defence, extractor, tmp_path):
-    defence.calibrate(smooth_photos(20, seed=3))
-    defence.save(tmp_path)
-    assert Defence.load(tmp_path, extractor).thresholds == defence.thresholds
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_never_saved(defence, tmp_path, value):
+    defence.thresholds["1"] = value
+    with pytest.raises(DefenceError, match="thresholds must be finite"):
+        defence.save(tmp_path)
+    defence.thresholds["1"] = 0.0
+    with torch.no_grad():
+        defence.detector.head.weight[0, 0] = value
+    with pytest.raises(DefenceError, match=r"the defence: 1.head.weight holds values that are not finite"):
+        defence.save(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -203,7 +231,7 @@ def test_fit_makes_a_calibrated_defence_without_a_recommender():
     setup = (net, photos, smooth_photos(120, seed=3), reconstruction, detection)
     made, again, other = (Defence.fit(*setup, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(before, torch.random.get_rng_state())
-    assert set(made.thresholds) == {"1", "5"} and made.size == 16
+    assert set(made.thresholds) == {"1", "5", "10", "20", "50"} and made.size == 16
     filtered, score, _ = made.screen(photos)
     assert filtered.shape == photos.shape and (score == again.screen(photos)[1]).all()
     assert (score != other.screen(photos)[1]).any()

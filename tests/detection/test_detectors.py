@@ -16,11 +16,14 @@ from toys import extractor, smooth_photos
 from vars_core.attacks.engine import gradient, linf
 from vars_core.attacks.objectives import hook
 from vars_core.detection.calibration import (
+    CalibrationError,
     auroc,
     auroc_estimate,
+    available_rates,
     average_precision,
     conformal_threshold,
     equal_error_rate,
+    photos_needed,
     rate_estimate,
 )
 from vars_core.detection.defence import Defence
@@ -108,7 +111,7 @@ def test_a_gate_that_opens_a_little_is_seen_and_no_residual_at_all_has_a_slope()
 
 @pytest.mark.parametrize(
     ("n", "rate", "expected"),
-    [(99, 0.01, 99), (100, 0.01, 100), (98, 0.01, np.inf), (19, 0.05, 19), (39, 0.05, 38), (18, 0.05, np.inf)],
+    [(99, 0.01, 99), (100, 0.01, 100), (19, 0.05, 19), (39, 0.05, 38), (999, 0.001, 999), (1, 0.5, 1), (4, 0.2, 4)],
 )
 def test_conformal_thresholds_by_hand(n, rate, expected):
     """Scores 1 … n in any order: the ⌈(n+1)(1−rate)⌉-th smallest."""
@@ -116,17 +119,57 @@ def test_conformal_thresholds_by_hand(n, rate, expected):
     assert conformal_threshold(shuffled, rate) == expected
 
 
+# Trap: a threshold of infinity, with which nothing is ever flagged and 0.000 is reported as if measured.
+@pytest.mark.parametrize(
+    ("n", "rate", "needed"),
+    [(60, 0.01, "99"), (98, 0.01, "99"), (328, 0.001, "999"), (18, 0.05, "19"), (0, 0.5, "1"), (2, 1e-5, "99,999")],
+)
+def test_a_rate_that_the_photos_cannot_give_is_refused_with_the_number_that_can(n, rate, needed):
+    with pytest.raises(
+        CalibrationError, match=f"{100 * rate:g} % .* at least {needed} calibration photos; there are {n}"
+    ):
+        conformal_threshold(np.arange(n, dtype=float), rate)
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, np.nan])
+def test_a_rate_is_between_0_and_1(rate):
+    for ask in (photos_needed, lambda rate: conformal_threshold(np.arange(1000.0), rate)):
+        with pytest.raises(CalibrationError, match="between 0 and 100 %"):
+            ask(rate)
+
+
+def test_scores_that_are_not_finite_give_no_threshold():
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(CalibrationError, match="1 of 100 calibration photos are not finite"):
+            conformal_threshold(np.r_[np.arange(99.0), bad], 0.05)
+
+
+@given(percent=st.floats(0.01, 99.9))
+def test_the_photos_needed_are_the_fewest(percent):
+    rate = percent / 100
+    n = photos_needed(rate)
+    assert np.isfinite(conformal_threshold(np.arange(float(n)), rate))
+    if n > 1:
+        with pytest.raises(CalibrationError):
+            conformal_threshold(np.arange(n - 1.0), rate)
+
+
+def test_rates_that_so_many_photos_give():
+    assert available_rates(328) == [0.01, 0.05, 0.1, 0.2, 0.5]  # 999 are needed for 0.1 %
+    assert available_rates(328, (0.001, 0.01, 0.05)) == [0.01, 0.05]
+    assert available_rates(2) == [0.5] and available_rates(0) == [] and available_rates(999)[0] == 0.001
+
+
 @settings(deadline=None)
 @given(n=st.integers(1, 2000), percent=st.sampled_from([1, 5, 10]))
 def test_the_place_never_promises_too_much(n, percent):
     """At most rate · (n + 1) of n + 1 exchangeable scores lie above τ, and τ is not one place too careful by
     more than floating point can explain."""
-    threshold = conformal_threshold(np.arange(1.0, n + 1), percent / 100)
     exact = ceil((n + 1) * (1 - Fraction(percent, 100)))
     if exact > n:
-        assert threshold == np.inf
+        assert n < photos_needed(percent / 100)
     else:
-        assert exact <= threshold <= exact + 1
+        assert exact <= conformal_threshold(np.arange(1.0, n + 1), percent / 100) <= exact + 1
 
 
 @pytest.mark.parametrize(("n", "rate"), [(150, 0.01), (150, 0.05), (60, 0.05), (37, 0.1)])

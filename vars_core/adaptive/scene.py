@@ -78,17 +78,18 @@ class Scene:
     hooks: np.ndarray
     targets: torch.Tensor  # f(x_h) (A, D), as the shop in question sees the hook
     filtered_targets: torch.Tensor
-    rate: str = "1"
+    rate: str = "1"  # false alarms in percent at which the detector flags
 
     @classmethod
-    def build(cls, shop: Shop, defence: Defence, items, hooks, rate: str = "1") -> "Scene":
+    def build(cls, shop: Shop, defence: Defence, items, hooks, rate: str | None = None) -> "Scene":
+        """`rate`: by default the defence's operating rate, which is 1 % where its calibration photos suffice."""
         through = shop.with_filter(defence.image_filter)
         served = torch.from_numpy(through.features[hooks])
         targets = shop.hook_features(hooks)
         shared = replace(
             defence, image_filter=_CachedFilter(defence.image_filter), extractor=_Cached(defence.extractor)
         )
-        return cls(shop, through, shared, items, hooks, targets, served.to(targets), rate)
+        return cls(shop, through, shared, items, hooks, targets, served.to(targets), rate or defence.operating_rate)
 
     def first(self, n: int) -> "Scene":
         """The first `n` items only."""
@@ -97,7 +98,7 @@ class Scene:
 
     @property
     def threshold(self) -> float:
-        return self.defence.thresholds[self.rate]
+        return self.defence.threshold(self.rate)
 
     @property
     def gated(self) -> bool:

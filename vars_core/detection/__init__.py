@@ -6,8 +6,11 @@ In reading order:
     rival_detectors  detectors that others proposed, under one interface
     score_variants   other scores from the detector's embedding
     calibration      thresholds at a false-alarm rate, AUROC and rates with intervals
+    defence_files    a defence on disk, with hashes: what is damaged is noticed
     defence          filter and detector: fitted jointly, calibrated, saved; `screen` for an upload
-    screen           `vars screen`: a folder of photos, resumable
+    listing          which photos lie under a folder, and marks by which a changed one is noticed
+    journal          verdicts on disk as they are reached: what a killed run leaves, and another goes on with
+    screen           `vars screen`: a folder of photos, resumable, in several processes
 
 It imports `reconstruction`, `attacks`, `recommender`, `data` and the modules at the top of the package.
 

@@ -5,14 +5,49 @@ from scipy.optimize import brentq
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from vars_core import stats
+from vars_core.errors import InputError
+
+RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)  # false-alarm rates that a defence holds thresholds for
+
+
+class CalibrationError(InputError, ValueError):
+    """A threshold that can't be set from the photos at hand; the message says how many the rate needs."""
 
 
 def conformal_threshold(clean_scores: np.ndarray, rate: float) -> float:
     """τ with P(clean score > τ) ≤ `rate`: the ⌈(n+1)(1−rate)⌉-th smallest of n clean *validation* scores
-    (split conformal prediction; Vovk et al. 2005). An image is flagged when its score is above τ. Infinite,
-    nothing is flagged, when n is too small for the rate."""
-    place = int(np.ceil((len(clean_scores) + 1) * (1 - rate)))
-    return float(np.sort(clean_scores)[place - 1]) if place <= len(clean_scores) else float("inf")
+    (split conformal prediction; Vovk et al. 2005). An image is flagged when its score is above τ.
+
+    Raises CalibrationError when n is too small for the rate, as τ would be infinite and nothing ever flagged, and for
+    scores that are not finite."""
+    n, place = len(clean_scores), _place(len(clean_scores), rate)
+    broken = n - int(np.isfinite(clean_scores).sum())
+    if broken:
+        raise CalibrationError(f"scores of {broken:,} of {n:,} calibration photos are not finite: no threshold")
+    if place > n:
+        raise CalibrationError(
+            f"{100 * rate:g} % false alarms need at least {photos_needed(rate):,} calibration photos; there are {n:,}"
+        )
+    return float(np.sort(clean_scores)[place - 1])
+
+
+def photos_needed(rate: float) -> int:
+    """The fewest calibration photos that give a threshold at `rate`: 1/rate − 1, rounded up as the place is."""
+    n = max(1, int(1 / rate) - 3 if 0 < rate < 1 else 1)
+    while _place(n, rate) > n:
+        n += 1
+    return n
+
+
+def available_rates(n: int, wanted=RATES) -> list[float]:
+    """Those of the rates `wanted` for which `n` calibration photos give a threshold."""
+    return [rate for rate in wanted if n >= photos_needed(rate)]
+
+
+def _place(n: int, rate: float) -> int:
+    if not 0 < rate < 1:
+        raise CalibrationError(f"a false-alarm rate lies between 0 and 100 %; got {100 * rate:g} %")
+    return int(np.ceil((n + 1) * (1 - rate)))
 
 
 def auroc(clean: np.ndarray, attacked: np.ndarray) -> float:

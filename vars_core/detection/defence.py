@@ -3,7 +3,6 @@
 `screen(images) -> (filtered, score, flagged)` is what a shop calls on an upload.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +11,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from vars_core import checkpoint, paths
-from vars_core.detection.calibration import conformal_threshold
+from vars_core import checkpoint
+from vars_core.detection import defence_files
+from vars_core.detection.calibration import (
+    RATES,
+    CalibrationError,
+    available_rates,
+    conformal_threshold,
+    photos_needed,
+)
+from vars_core.detection.defence_files import DETECTOR, FILTER, DefenceError
 from vars_core.detection.detectors import (
     Detector,
     DetectorScore,
@@ -46,6 +53,7 @@ class Defence:
     extractor: Extractor
     thresholds: dict[str, float] = field(default_factory=dict)
     size: int = 64  # side of the photos it was fitted on, in pixels
+    calibration_photos: int = 0  # that the thresholds were set on
 
     @classmethod
     def fit(
@@ -95,42 +103,83 @@ class Defence:
     def score(self) -> DetectorScore:
         return DetectorScore(self.detector, self.image_filter, self.extractor).eval()
 
-    def calibrate(self, clean_photos: np.ndarray, rates=(0.01, 0.05)) -> None:
-        """Thresholds from clean *validation* photos, which neither filter nor detector was fitted on."""
-        clean, self.size = score_photos(self.score, clean_photos), clean_photos.shape[1]
+    def calibrate(self, clean_photos: np.ndarray, rates=None) -> None:
+        """Thresholds from clean *validation* photos, which neither filter nor detector was fitted on: at all of
+        `calibration.RATES` that so many photos give, or at the `rates` named.
+
+        Raises CalibrationError, which says how many photos are needed, for a rate named that they don't give."""
+        clean, count = score_photos(self.score, clean_photos), len(clean_photos)
+        rates = available_rates(count, RATES) if rates is None else rates
         self.thresholds = {f"{100 * rate:g}": conformal_threshold(clean, rate) for rate in rates}
+        self.size, self.calibration_photos = clean_photos.shape[1], count
+
+    @property
+    def operating_rate(self) -> str:
+        """In percent: "1", or the lowest that it has where the calibration photos were too few for that."""
+        if not self.thresholds:
+            raise CalibrationError("this defence has no threshold; call `calibrate`, with at least one photo")
+        return "1" if "1" in self.thresholds else min(self.thresholds, key=float)
+
+    def threshold(self, rate: str) -> float:
+        """τ at `rate` percent. Raises CalibrationError, which says what that rate needs, where there is none."""
+        if rate in self.thresholds:
+            return self.thresholds[rate]
+        try:
+            needed = photos_needed(float(rate) / 100)
+        except ValueError:
+            raise CalibrationError(f"a rate in percent is a number above 0 and below 100; got {rate!r}") from None
+        why = f"that needs at least {needed:,} calibration photos, and it had {self.calibration_photos:,}"
+        if needed <= self.calibration_photos:
+            why = "it was calibrated for others"
+        known = f"it has them for {', '.join(self.thresholds)} %" if self.thresholds else "it has none at all"
+        raise CalibrationError(f"this defence has no threshold for {rate} % false alarms: {why}; {known}")
 
     @torch.no_grad()
-    def screen(self, photos: np.ndarray, rate: str = "1"):
+    def screen(self, photos: np.ndarray, rate: str = "1", batch: int | None = None):
         """uint8 photos (N, H, W, 3) → filtered photos (same), scores (N,), flagged (N,) at `rate` percent.
 
-        Raises KeyError for a rate that was not calibrated."""
-        limit, filtered, score = self.thresholds[rate], [], []
-        for seen in detector_inputs(self.image_filter, self.extractor, photos):
+        `batch` photos go through the networks at once; a score depends in its last digits on how many. Raises
+        CalibrationError for a rate without a threshold, DefenceError for scores that are not finite."""
+        limit, filtered, score = self.threshold(rate), [], []
+        for seen in detector_inputs(self.image_filter, self.extractor, photos, batch):
             filtered.append(to_photos(seen[1]))
             score.append(self.detector(*seen).float().cpu().numpy())
         score = np.concatenate(score)
+        if not np.isfinite(score).all():
+            raise DefenceError(f"scores of {(~np.isfinite(score)).sum()} of {len(photos)} photos are not finite")
         return np.concatenate(filtered), score, score > limit
 
     def save(self, folder: Path, **metadata: str) -> None:
-        save_filter(self.image_filter, folder / "filter.safetensors", **metadata)
-        checkpoint.write(folder / "detector.safetensors", self.detector.state_dict())
-        meta = {"thresholds": self.thresholds, "features": self.detector.dim, "size": self.size, **metadata}
-        meta["extractor"] = _fingerprint(self.extractor)
-        paths.write(folder / "defence.json", json.dumps(meta, indent=1, sort_keys=True) + "\n")
+        """Write the three files of `defence_files` to `folder`. Raises DefenceError, before it writes, for weights or
+        thresholds that are not finite."""
+        defence_files.check_finite(nn.ModuleList([self.image_filter, self.detector]), "the defence")
+        if not np.isfinite(list(self.thresholds.values())).all():
+            raise DefenceError(f"thresholds must be finite; got {self.thresholds}")
+        save_filter(self.image_filter, folder / FILTER, **metadata)
+        checkpoint.write(folder / DETECTOR, self.detector.state_dict())
+        about = {"thresholds": self.thresholds, "calibration_photos": self.calibration_photos, "size": self.size}
+        about |= {"features": self.detector.dim, "extractor": _fingerprint(self.extractor)}
+        defence_files.seal(folder, metadata | about)
 
     @classmethod
     def load(cls, folder: Path, extractor: Extractor) -> "Defence":
         """What `save` wrote to `folder`, behind the extractor it was fitted with.
 
-        Raises ValueError for any other: scores from other features look like scores and mean nothing."""
-        meta = json.loads((folder / "defence.json").read_text())
-        if meta.get("extractor") != _fingerprint(extractor):
-            raise ValueError(f"{folder} was fitted with another extractor, or by an earlier version of the study")
-        detector = Detector(meta["features"])
-        detector.load_state_dict(checkpoint.read(folder / "detector.safetensors")[1])
+        Raises DefenceError for files that are missing, damaged or of another version, and for any other extractor:
+        scores from other features look like scores and mean nothing."""
+        about = defence_files.opened(folder)
+        if about.extractor != _fingerprint(extractor):
+            raise DefenceError(f"{folder} was fitted with another extractor, or by an earlier version of the study")
+        try:
+            image_filter, detector = load_filter(folder / FILTER), Detector(about.features)
+            detector.load_state_dict(checkpoint.read(folder / DETECTOR)[1])
+        except (RuntimeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            said = str(error).splitlines() or [type(error).__name__]
+            raise DefenceError(f"{folder} holds networks of another kind than this version has ({said[0]})") from None
         detector = detector.to(device()).eval().requires_grad_(False)
-        return cls(load_filter(folder / "filter.safetensors"), detector, extractor, meta["thresholds"], meta["size"])
+        for name, model in ((FILTER, image_filter), (DETECTOR, detector), ("its extractor", extractor)):
+            defence_files.check_finite(model, f"{folder}: {name}")
+        return cls(image_filter, detector, extractor, about.thresholds, about.size, about.calibration_photos)
 
 
 def _fingerprint(extractor: Extractor) -> str:

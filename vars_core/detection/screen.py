@@ -1,4 +1,4 @@
-"""Screen a folder of photos with a fitted defence: `vars screen photos/ --out screened`.
+"""Screen a folder of photos with a fitted defence: `vars screen photos/ --out screened`. See docs/screening.md.
 
 Writes screened/scores.csv (file, score, flagged, reason) and screened/flagged.png, a contact sheet of the flagged
 photos, worst first. Photos that can't be decoded are listed with the reason. Interrupted and called again it goes on;
@@ -7,166 +7,250 @@ under torchrun every process takes its share. The defence is notebook 5's unless
 
 import csv
 import hashlib
+import heapq
 import os
+import re
+import tempfile
+import zlib
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image, ImageDraw
 from safetensors import SafetensorError
 
 from vars_core import paths, runtime
 from vars_core.data import photos
+from vars_core.detection import defence_files
+from vars_core.detection.calibration import CalibrationError
 from vars_core.detection.defence import Defence
+from vars_core.detection.journal import AGAIN, FINAL, NONE, Journal, Verdicts
+from vars_core.detection.listing import UNKNOWN, Listing, readable_suffixes
 from vars_core.errors import InputError
 from vars_core.extractor import Extractor
 
 COLUMNS = ["file", "score", "flagged", "reason"]
+FORMAT = 2  # of journals; and whenever a photo is decoded in another way, as its score then changes
+ROWS = 1000  # photos without a score that are noted at once
 SHOWN = 60  # photos on the contact sheet
 TILE, GAP = 128, 18
+NAMED = 5  # folders named in the summary
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class ScreenError(InputError, ValueError):
     """Something the user gave can't be screened with; the message says what was expected."""
 
 
-def list_photos(folder: Path) -> list[Path]:
-    """The photos under `folder`, sorted, relative to it. Raises ScreenError where there are none."""
-    if not folder.is_dir():
-        raise ScreenError(f"{folder}: no such folder")
-    files = sorted(f.relative_to(folder) for f in folder.rglob("*") if f.suffix.lower() in photos.SUFFIXES)
-    if not files:
-        raise ScreenError(f"{folder}: no photo in it; expected files named {', '.join(photos.SUFFIXES)}")
-    return files
-
-
-def load_defence(folder: Path, extractor: Path, rate: str) -> tuple[Defence, str]:
-    """The defence of `folder`, and a hash of all that a score depends on beside the photo."""
-    for file in (folder / "defence.json", extractor):
-        if not file.is_file():
-            raise ScreenError(f"{file} is missing: run notebooks 1 to 5 or `dvc repro detection`, or name another")
+def load_defence(folder: Path, extractor: Path, rate: str) -> tuple[Defence, str, str]:
+    """The defence of `folder`; `rate` as its thresholds are named; the first line of journals of its verdicts."""
+    if not extractor.is_file():
+        raise ScreenError(f"{extractor} is missing: run notebooks 1 to 5 or `dvc repro detection`, or name another")
+    defence_files.opened(folder)  # first, as it says more clearly what is wrong than an extractor that doesn't fit
     try:
-        defence = Defence.load(folder, Extractor.load(extractor))
-    except (RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        # not the pair that was saved together, networks of another layout, or files that are something else
-        way = "name its own with --extractor, or make both again (`dvc repro detection`; remove scratch/models)"
-        raise ScreenError(f"{folder} can't be used with {extractor}: {way}\n{error}") from error
-    if rate not in defence.thresholds:
-        known = ", ".join(defence.thresholds)
-        raise ScreenError(f"--rate {rate}: this defence has thresholds for {known} per cent")
-    mark = hashlib.sha256(rate.encode())
-    for file in (*sorted(folder.iterdir()), extractor):
-        mark.update(file.read_bytes())
-    return defence, mark.hexdigest()[:16]
+        eye = Extractor.load(extractor)
+    except (RuntimeError, KeyError, TypeError, ValueError, RecursionError, OSError, SafetensorError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ScreenError(f"{extractor} is no extractor of the study, or damaged ({said}); see --extractor") from None
+    try:
+        defence = Defence.load(folder, eye)
+    except defence_files.DefenceError as error:
+        raise ScreenError(
+            f"{folder} can't be used with {extractor}: {error}; see --defence and --extractor"
+        ) from None
+    try:
+        rate = f"{float(rate):g}"
+        defence.threshold(rate)
+    except CalibrationError as error:
+        raise ScreenError(f"--rate {rate}: {error}") from None
+    except ValueError:
+        raise ScreenError(f"--rate {rate}: expected a number, false alarms in per cent, such as 1") from None
+    about = (folder / defence_files.ABOUT).read_bytes()  # it holds the hashes of all that a score depends on
+    return defence, rate, f"# {FORMAT} {hashlib.sha256(about).hexdigest()[:16]}\n"
 
 
-def rows_of(defence: Defence, folder: Path, files: list[Path], rate: str, pool) -> Iterator[tuple]:
-    """A row of COLUMNS for each of `files`, which are screened as one batch."""
+def decoded(listing: Listing, places, size: int, ahead: int) -> Iterator[tuple]:
+    """(place, photo or None, reason, state) of the photos at `places`, in order; `ahead` of them wait at most."""
 
-    def decoded(file):
+    def one(place):
         try:
-            return photos.decode(folder / file, defence.size), ""
+            return place, photos.decode(listing.folder / listing.names[place], size), "", FINAL
         except photos.PhotoError as error:
-            return None, str(error)
+            return place, None, str(error) or "unreadable", AGAIN if error.transient else FINAL
+        except OSError as error:  # a folder may be closed to us
+            return place, None, f"cannot be read ({error.strerror})", AGAIN
 
-    results = list(pool.map(decoded, files))
-    good = [photo for photo, _ in results if photo is not None]
-    verdicts = iter(())
-    if good:
-        _, score, flagged = defence.screen(np.stack(good), rate)
-        verdicts = iter(zip(score, flagged, strict=True))
-    for file, (photo, reason) in zip(files, results, strict=True):
-        score, flagged = next(verdicts) if photo is not None else ("", "")
-        yield file.as_posix(), score if reason else f"{score:.6g}", flagged if reason else int(flagged), reason
-
-
-def screen(defence: Defence, folder: Path, files: list[Path], part: Path, mark: str, rate: str, batch: int) -> None:
-    """Screen `files` into the CSV `part`, going on where it stops if it was begun with the same `mark`. Photos that
-    are newer than the part are looked at again; of two rows the later one counts."""
-    noted = part.stat().st_mtime if part.is_file() else 0.0
-    done = _done(part, mark)
-    left = [f for f in files if f.as_posix() not in done or (folder / f).stat().st_mtime > noted]
-    with part.open("a", newline="", encoding="utf-8") as out, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        writer = csv.writer(out)
-        for start in runtime.progress(range(0, len(left), batch), "screening"):
-            writer.writerows(rows_of(defence, folder, left[start : start + batch], rate, pool))
-            out.flush()
-    paths.write(part.with_suffix(".done"), mark)
+    with ThreadPoolExecutor(max(1, min(8, torch.get_num_threads()))) as pool:
+        waiting = deque()
+        for place in places:
+            waiting.append(pool.submit(one, place))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def _done(part: Path, mark: str) -> set[str]:
-    """The files that `part` holds whole rows of; a part of another defence, folder or rate is begun anew."""
-    head = f"# {mark}\n"
-    if part.is_file():
-        text = part.read_text(encoding="utf-8")
-        if text.startswith(head):
-            whole = text[: text.rfind("\n") + 1]  # the last line may have been cut off
-            if whole != text:
-                paths.write(part, whole)
-            return {row[0] for row in csv.reader(whole.splitlines()[1:])}
-    part.with_suffix(".done").unlink(missing_ok=True)
-    paths.write(part, head)
-    return set()
+def verdict_rows(defence: Defence, listing: Listing, places: np.ndarray, rate: str, batch: int) -> Iterator[list]:
+    """Rows of a journal for the photos at `places`, some at a time.
+
+    Every pass through the networks is of `batch` photos, filled up with black ones: a score depends in its last
+    digits on the size of the batch, and so doesn't on where a run was interrupted."""
+
+    def scored():
+        full = np.zeros((batch, defence.size, defence.size, 3), np.uint8)
+        full[: len(good)] = [photo for _, photo in good]
+        scores = defence.screen(full, rate, batch)[1]
+        return [row(place, float(score), "", FINAL) for (place, _), score in zip(good, scores, strict=False)]
+
+    def row(place, score, reason, state):
+        mark = int(listing.marks[place])
+        return listing.names[place], mark, score, reason, state if mark != UNKNOWN else AGAIN
+
+    good, bad = [], []
+    found = decoded(listing, places, defence.size, 2 * batch)
+    for place, photo, reason, state in runtime.progress(found, "screening", len(places)):
+        if photo is None:
+            bad.append(row(place, None, reason, state))
+        else:
+            good.append((place, photo))
+        if len(good) == batch:
+            yield scored()
+            good = []
+        if len(bad) == ROWS:
+            yield bad
+            bad = []
+    yield bad + (scored() if good else [])
 
 
-def merge_parts(parts: list[Path], files: list[Path], out: Path) -> pd.DataFrame:
-    """All parts as one table of the present `files`, sorted, written to scores.csv."""
-    table = pd.concat([pd.read_csv(p, names=COLUMNS, skiprows=1, keep_default_na=False) for p in parts])
-    table = table[table.file.isin({file.as_posix() for file in files})].drop_duplicates("file", keep="last")
-    table = table.sort_values("file", ignore_index=True)
-    paths.write(out / "scores.csv", table.to_csv(index=False))
-    return table
+def shares(names: list[str], world: int) -> np.ndarray:
+    """Which of `world` processes takes each photo (N,): by its name alone, so that all processes agree, also where a
+    photo comes or goes while they start."""
+    return np.fromiter((zlib.crc32(n.encode("utf-8", "surrogateescape")) % world for n in names), int, len(names))
 
 
-def contact_sheet(folder: Path, flagged: pd.DataFrame, file: Path) -> None:
-    """The flagged photos with their scores, worst first, at most SHOWN of them, as one PNG."""
-    worst = flagged.assign(score=flagged.score.astype(float)).nlargest(SHOWN, "score")
+def write_scores(file: Path, listing: Listing, verdicts: Verdicts, limit: float) -> None:
+    """All verdicts, sorted by name, row by row, put in the place of `file` when they are whole."""
+    handle, beside = tempfile.mkstemp(dir=file.parent, prefix=".scores.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for place, name in enumerate(listing.names):
+                reason, score = verdicts.reasons.get(place, ""), verdicts.scores[place]
+                told = ("", "") if reason else (f"{score:.6g}", int(score > limit))
+                writer.writerow((written(name), *told, plain(reason)))
+        Path(beside).chmod(0o644)
+        Path(beside).replace(file)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def plain(text: str) -> str:
+    """`text` on one line of UTF-8: what isn't printable is escaped as Python does it, such as `\\n` or `\\udcff`."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def written(name: str) -> str:
+    """`name` as scores.csv has it: one line, and never what a spreadsheet takes for a formula. `./=1+1.jpg` is still
+    a path of the file `=1+1.jpg`."""
+    return ("./" if name[0] in "=+-@\t\r" else "") + plain(name)
+
+
+def contact_sheet(listing: Listing, worst: list[tuple[float, str]], file: Path) -> None:
+    """Photos with their scores, (score, name), as one PNG; grey where one can't be decoded any more."""
     across = min(10, len(worst))
     down = -(-len(worst) // across)
     page = Image.new("RGB", (across * (TILE + 4), down * (TILE + GAP)), "white")
     draw = ImageDraw.Draw(page)
-    for place, row in enumerate(worst.itertuples()):
+    for place, (score, name) in enumerate(worst):
         x, y = place % across * (TILE + 4), place // across * (TILE + GAP)
-        page.paste(Image.fromarray(photos.decode(folder / row.file, TILE)), (x, y))
-        draw.text((x + 2, y + TILE + 2), f"{row.score:.2f} {Path(row.file).name[:12]}", fill="black")
+        try:
+            tile = Image.fromarray(photos.decode(listing.folder / name, TILE))
+        except (photos.PhotoError, OSError):
+            tile = Image.new("RGB", (TILE, TILE), "grey")
+        page.paste(tile, (x, y))
+        short = name.rsplit("/", 1)[-1][:12].encode("ascii", "replace").decode()
+        draw.text((x + 2, y + TILE + 2), f"{score:.2f} {plain(short)}", fill="black")
     beside = file.with_suffix(".part.png")
     page.save(beside)
     beside.replace(file)
 
 
+def summary(listing: Listing, verdicts: Verdicts, flagged: int, rate: str, out: Path) -> str:
+    """What is printed at the end; nothing that wasn't screened goes unsaid."""
+    again = int((verdicts.state == AGAIN).sum())
+    whole = len(listing.names) - len(verdicts.reasons)
+    lines = [f"{flagged:,} of {whole:,} photos flagged at {rate} % false alarms"]
+    lines[0] += f", {len(verdicts.reasons):,} not decodable" + (f" ({again:,} to be tried again)" if again else "")
+    lines[0] += f"; see {out / 'scores.csv'}" + (" and flagged.png" if flagged else "")
+    if listing.others:
+        kinds = ", ".join(f"{plain(suffix)[:20]} {count:,}" for suffix, count in listing.others.most_common(10))
+        more = len(listing.others) - 10
+        lines.append(f"Files that are no photos: {kinds}" + (f" and {more} other kinds" if more > 0 else ""))
+    if listing.skipped:
+        named = ", ".join(map(plain, listing.skipped[:NAMED]))
+        more = len(listing.skipped) - NAMED
+        lines.append(f"Folders not looked into: {named}" + (f" and {more} more" if more > 0 else ""))
+    # realised rates differ from the nominal one by a factor of about two in the study; five is beyond that
+    if flagged > 5 + 5 * float(rate) / 100 * whole:
+        lines.append(
+            "More than false alarms explain: attacks, or photos unlike those the defence learned from (see README)"
+        )
+    return "\n".join(lines)
+
+
 def run(options) -> int:
     """Screen as the command's `options` say; 0, or 1 when no photo can be decoded.
 
-    Raises ScreenError, MissingArtefact."""
+    Raises an InputError for whatever can't be read, written or used."""
+    try:
+        return _run(options.folder, options.out, options)
+    except InputError:
+        raise
+    except OSError as error:
+        raise ScreenError(f"{error.filename or options.out}: {error.strerror or error}") from None
+
+
+def _run(folder: Path, out: Path, options) -> int:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if torch.cuda.is_available() and world > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    folder, out = options.folder, options.out
-    files = list_photos(folder)
+    if not folder.is_dir():
+        raise ScreenError(f"{folder}: no such folder" + (", it is a file" if folder.is_file() else ""))
     base = options.defence or paths.read_from("models/defence") / "contrastive"
     extractor = options.extractor or base.resolve().parents[1] / "recommender" / "extractor.safetensors"
     if not (options.extractor or options.defence or extractor.is_file()):
         # notebook 5 was run by hand after the pipeline's 2: the defence is in scratch, the extractor isn't
         extractor = paths.read_from("models/recommender") / "extractor.safetensors"
-    defence, mark = load_defence(base, extractor, options.rate)
-    mark = hashlib.sha256(f"{mark} {folder.resolve()} {rank} {world}".encode()).hexdigest()[:16]
+    defence, rate, head = load_defence(base, extractor, options.rate)
+    batch = options.batch or (256 if runtime.device().type == "cuda" else 32)
+    if out.is_dir() and out.samefile(folder):
+        raise ScreenError(f"--out {out} is the folder with the photos; results need one of their own")
     (out / "parts").mkdir(parents=True, exist_ok=True)
-    parts = [out / "parts" / f"{n}-of-{world}.csv" for n in range(world)]
-    screen(defence, folder, files[rank::world], parts[rank], mark, options.rate, options.batch)
-    if not all(p.with_suffix(".done").is_file() for p in parts):
-        return 0  # another process is still at work, and the last one merges
-    table = merge_parts(parts, files, out)
-    flagged = table[table.flagged.astype(str) == "1"]
-    bad = int((table.reason != "").sum())
+    listing = Listing.of(folder, without=out)
+    if not listing.names:
+        suffixes = ", ".join(sorted(readable_suffixes()))
+        raise ScreenError(f"{folder}: no photo in it, {listing.others.total()} other files; expected {suffixes}")
+    with Journal(out / "parts" / f"{rank}-of-{world}.jsonl", head) as journal:
+        known = Verdicts.read((out / "parts").glob("*.jsonl"), head, listing)
+        left = np.flatnonzero((known.state != FINAL) & (shares(listing.names, world) == rank))
+        for rows in verdict_rows(defence, listing, left, rate, batch):
+            journal.add(rows)
+    verdicts = Verdicts.read((out / "parts").glob("*.jsonl"), head, listing)
+    missing = int((verdicts.state == NONE).sum())
+    if missing:
+        print(f"{missing:,} photos have no verdict yet: other processes are at work. If none is, call it again")
+        return 0  # the last process to end finds all of them
+    limit = defence.threshold(rate)
+    write_scores(out / "scores.csv", listing, verdicts, limit)
+    flagged = np.flatnonzero(np.nan_to_num(verdicts.scores, nan=-np.inf) > limit)
     (out / "flagged.png").unlink(missing_ok=True)  # of another run, whose photos or defence were others
     if len(flagged):
-        contact_sheet(folder, flagged, out / "flagged.png")
-    share = f"{len(flagged):,} of {len(table) - bad:,} photos flagged at {options.rate} % false alarms"
-    print(f"{share}, {bad:,} not decodable; see {out / 'scores.csv'}" + (" and flagged.png" if len(flagged) else ""))
-    # realised rates differ from the nominal one by a factor of about two in the study; five is beyond that
-    if len(flagged) > 5 + 5 * float(options.rate) / 100 * (len(table) - bad):
-        print("More than false alarms explain: attacks, or photos unlike those the defence learned from (see README)")
-    return 0 if bad < len(table) else 1
+        worst = heapq.nlargest(SHOWN, flagged, key=lambda place: verdicts.scores[place])
+        contact_sheet(listing, [(verdicts.scores[p], listing.names[p]) for p in worst], out / "flagged.png")
+    print(summary(listing, verdicts, len(flagged), rate, out))
+    return 0 if len(verdicts.reasons) < len(listing.names) else 1
