@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from imports import PACKAGE, ROOMS, cells, imported, modules, reached, room
 
-from vars_core import paths
+from vars_core import params, paths
 from vars_core.pipeline import notebooks, stages
 
 TREES = modules()
@@ -131,7 +131,13 @@ def artefacts(tree: ast.Module) -> set[str]:
 
 def texts():
     """What people read: pages, notebooks, docstrings and comments, by file."""
-    files = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("notebooks/*.ipynb"), *PACKAGE.rglob("*.py")]
+    files = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("notebooks/*.ipynb"),
+        *PACKAGE.rglob("*.py"),
+    ]
     files += [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py"), ROOT / "Makefile", ROOT / "dvc.yaml"]
     files.remove(ROOT / "tests" / "test_tower.py")  # it names what isn't there
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files}
@@ -164,12 +170,28 @@ def test_no_path_of_a_test_dangles():
     assert not [pair for pair in mentioned if not (ROOT / pair[1]).is_file()]
 
 
+def test_every_row_of_the_table_of_faults_has_its_test():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| fault", "| ---"))]
+    named = [re.findall(r"`(tests/[\w/]+\.(?:py|sh))(?:::(\w+))?`", row.split(" | ")[-1]) for row in rows]
+    assert len(rows) > 50 and all(named), [row for row, tests in zip(rows, named, strict=True) if not tests]
+    for file, test in (pair for tests in named for pair in tests):
+        assert (ROOT / file).is_file(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+
+
 def test_no_name_in_a_docstring_dangles():
-    """`module.name` in backticks is a name that the module gives."""
+    """`module.name` in backticks is a name that the module gives, `room.name` a module or a parameter."""
     short = {name.split(".")[-1]: name for name in TREES if name.count(".") and room(name) != name.split(".")[-1]}
+    endings = {"py", "yaml", "json", "csv", "npy", "ipynb"}
+    given = {word: defined(TREES[name]) for word, name in short.items()}
+    for name in (folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").is_file()):
+        section = params.Study.model_fields.get(name)
+        given[name] = {path.stem for path in (PACKAGE / name).glob("*.py")}
+        given[name] |= set(section.annotation.model_fields) if section else set()
     wrong = []
     for file, text in texts().items():
-        for module, name in re.findall(r"`(\w+)\.([A-Za-z_]\w*)", text):
-            if module in short and name not in defined(TREES[short[module]]) | {"py", "yaml", "json", "csv", "npy"}:
-                wrong.append(f"{file}: {module}.{name}")
+        for word, name in re.findall(r"`(\w+)\.([A-Za-z_]\w*)", text):
+            if word in given and name not in given[word] | endings:
+                wrong.append(f"{file}: {word}.{name}")
     assert not wrong, wrong
