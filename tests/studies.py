@@ -18,10 +18,10 @@ NOTEBOOKS = (
 )
 
 
-def study(name, *arguments, root=ROOT):
+def study(name, *arguments, root=ROOT, profile="smoke"):
     """Run a study in a process of its own; its output when it fails."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("VARS_") or k == "VARS_DEVICE"}
-    command = [sys.executable, "-m", "vars_core", "study", name, "--profile", "smoke", *map(str, arguments)]
+    command = [sys.executable, "-m", "vars_core", "study", name, "--profile", profile, *map(str, arguments)]
     done = subprocess.run(
         command, cwd=root, env=environment | {"VARS_ROOT": str(root)}, capture_output=True, text=True, timeout=1500
     )

@@ -29,8 +29,11 @@ def run(name, tmp_path, *options):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for file in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(ROOT / file, root / file)
+    shutil.copyfile(root / "profiles" / "smoke.yaml", root / "profiles" / "tiny.yaml")  # smoke is never published
     changes = [part for setting in SMALL for part in ("--set", setting)]
-    study(name, "--data", catalogue, "--weights", WEIGHTS, "--work", work, *options, *changes, root=root)
+    study(
+        name, "--data", catalogue, "--weights", WEIGHTS, "--work", work, *options, *changes, root=root, profile="tiny"
+    )
     return root, work
 
 

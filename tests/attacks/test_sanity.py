@@ -207,3 +207,30 @@ def test_the_first_gradient_is_zero_and_the_second_is_not(extractor, images):
     flat = ZeroGradientFirst(objective)[slice(0, 3)]
     assert (gradient(flat, images[:3]) == 0).all()
     assert torch.equal(gradient(flat, images[:3]), gradient(objective[slice(0, 3)], images[:3]))
+
+
+def test_copies_of_the_hooks_photo_are_left_out_and_counted(extractor, images):
+    mixed = torch.cat([images[:3], images[:1]])  # the last one is the hook's own photo
+    goal = hook(extractor, extractor(images[:1]).detach().expand(4, -1))
+    table = check_attack(linf, goal, mixed, epsilon=8, steps=3, seed=0, most=1, queries=10).set_index("check")
+    assert table.detail["has_something_to_reach"].startswith("2 of 4 photos") and len(table) == 12
+    alike = images[:1].expand(4, -1, -1, -1)
+    nothing = check_attack(linf, goal, alike, epsilon=8, steps=3, seed=0)
+    assert nothing.check.tolist() == ["has_something_to_reach"] and not nothing.passed.any()
+
+
+@pytest.mark.parametrize("ground", [1.0, 0.0, 0.8])
+def test_a_broken_defence_is_broken_on_photos_that_are_one_colour_in_1_bit(extractor, ground):
+    light = torch.full((6, 3, 16, 16), ground)
+    light[1:, :, 4:9, 4:9] = 0.55 if ground > 0.5 else 0.45
+    table = check_broken_defence(linf, extractor, (light * 255).round() / 255, steps=20, seed=0)
+    assert table.check.tolist() == ["breaks_a_broken_defence"] and table.passed.all()
+
+
+def test_what_an_extractor_cannot_tell_apart_is_left_out(images):
+    class Blind(nn.Module):
+        def forward(self, x):
+            return 0 * x.flatten(1)[:, :4]
+
+    table = check_broken_defence(linf, Blind(), images[:4], steps=3, seed=0)
+    assert table.check.tolist() == ["has_something_to_reach"] and not table.passed.any()

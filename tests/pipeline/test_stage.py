@@ -311,7 +311,10 @@ def test_a_stage_that_is_ended_takes_its_kernel_along(tiny, number):
     (tiny.root / "reports/kept").write_text("")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "vars_core", "stage", "03_tiny"]
-    run = subprocess.Popen(command, cwd=tiny.root, env=environment, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command, cwd=tiny.root, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     pid = tiny.root / "pid"
     until(lambda: pid.is_file() and pid.read_text())
     run.send_signal(number)

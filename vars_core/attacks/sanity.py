@@ -88,9 +88,16 @@ class _Trial:
         """Without the photos that are at the objective's best value untouched, as copies of the hook's photo are."""
         with eval_mode(objective):
             start = _values(objective, images)
-        if start.max(initial=-np.inf) > 0:
-            raise ValueError(f"the best value of an objective is 0; an untouched photo has {start.max():.3g}")
         kept = np.flatnonzero(start < REACHED)
+        best = start.max(initial=-np.inf)
+        if len(kept) < len(
+            start
+        ):  # copies of the hook's photo get worse by noise; what has no best value gets better
+            with eval_mode(objective):
+                noisy = noise(images, 8, generator=generator(seed, "best value"))
+                best = max(best, _values(objective, noisy).max())
+        if best > 0:
+            raise ValueError(f"the best value of an objective is 0; this one has {best:.3g}")
         rows = torch.from_numpy(kept).to(images.device)
         return cls(attack, objective[rows], images[rows], seed, kept, start[kept])
 
@@ -157,9 +164,10 @@ def check_attack(
 def check_broken_defence(attack: Attack, extractor: nn.Module, images: torch.Tensor, *, steps: int, seed: int):
     """`attack` must get through 1-bit input, which hides nothing from a gradient; one row as above.
 
-    Every image shall become the next one, as the extractor sees it behind 1-bit input: with ε = 128 it can. One that
-    looks like the next one there (two light products on white ground) shall become its own negative. Images that the
-    extractor can't tell from their negatives are left out, as in `check_attack`."""
+    Every image shall become the next one, as the extractor sees it behind 1-bit input: with ε = 255 it can (128 lets
+    white turn black too, but in the ball's last corner only). One that looks like the next one there, as two light
+    products on white ground do, shall become its own negative. Images that the extractor can't tell from their
+    negatives are left out, as in `check_attack`."""
     system = nn.Sequential(OneBitInput(), extractor)
     with torch.no_grad():
         own, other, negative = (
@@ -170,7 +178,7 @@ def check_broken_defence(attack: Attack, extractor: nn.Module, images: torch.Ten
     aside = trial.aside(len(images))
     if not len(trial.images):
         return _table(aside)
-    return _table([*aside, _unbounded("breaks_a_broken_defence", trial, max(50, steps), 0.9)])
+    return _table([*aside, _unbounded("breaks_a_broken_defence", trial, max(50, steps), 0.9, 255)])
 
 
 def _strength(trial: _Trial, photos, epsilon, steps) -> list:
@@ -237,13 +245,13 @@ def _gradients(trial: _Trial, photos, epsilon, steps) -> list:
     ]
 
 
-def _unbounded(name: str, trial: _Trial, steps: int, share: float) -> tuple:
-    """ε = 128: almost any photo can be reached. Steps are doubled three times before giving up."""
+def _unbounded(name: str, trial: _Trial, steps: int, share: float, epsilon: int = 128) -> tuple:
+    """With so large an ε almost any photo can be reached. Steps are doubled three times before giving up."""
     for k in (steps, 2 * steps, 4 * steps, 8 * steps):
-        reached = (trial.closed(trial.photos(128, k)) > 0.5).mean()
+        reached = (trial.closed(trial.photos(epsilon, k)) > 0.5).mean()
         if reached >= share:
             break
-    return name, reached >= share, f"{reached:.0%} of images get half the way or more at ε = 128 in {k} steps"
+    return name, reached >= share, f"{reached:.0%} of images get half the way or more at ε = {epsilon} in {k} steps"
 
 
 def _budget(images, photos, epsilon) -> tuple:
