@@ -61,6 +61,11 @@ def test_taste_strength(shop, column):
     assert strengths[0] + 0.03 < strengths[1] < strengths[2]
 
 
+def test_a_drawn_catalogue_has_the_tastes_that_are_drawn(shop):
+    drawn = [name for name in feedback.WEIGHTS if name in shop[1]]
+    assert list(feedback.attributes(shop[1], shop[0], config())) == drawn and "colour" in drawn
+
+
 def of_folder(shop, seed=0, **changes):
     photos, items = shop
     cfg = config(source="folder", path="shop", **changes)

@@ -85,8 +85,8 @@ def attributes(items, photos, cfg):
     """What a shopper sees, a column per attribute: category, and the columns of `items` that tastes go by.
 
     Those are the ones that cfg.taste_columns names; where it is None all that is drawn of a drawn catalogue, none of
-    a folder, whose columns may hold anything. Colour and texture are read off the photos where no named column has
-    them.
+    a folder, whose columns may hold anything. Of a folder, and wherever columns are named, colour and texture are read
+    off the photos unless a named column has them.
     Raises CatalogueError for a column that isn't there, or that has too many values for a taste."""
     drawn = cfg.source == "synthetic"
     named = [name for name in WEIGHTS if drawn and name in items and name != "category"]
@@ -105,6 +105,8 @@ def attributes(items, photos, cfg):
     seen = items[["category", *named]].astype(str).reset_index(drop=True)
     if "style" in seen:  # a round watch says nothing about round glasses
         seen["style"] = seen["category"] + " " + seen["style"]
+    if drawn and cfg.taste_columns is None:
+        return seen
     if "colour" not in seen:
         seen["colour"] = dominant_colours(photos)
     if "texture" not in seen and not sees_with_extractor(cfg):  # features tell it

@@ -51,12 +51,12 @@ def load_defence(folder: Path, extractor: Path, rate: str) -> tuple[Defence, str
         raise ScreenError(f"{extractor} is missing: run notebooks 1 to 5 or `dvc repro detection`, or name another")
     defence_files.opened(folder)  # first, as it says more clearly what is wrong than an extractor that doesn't fit
     try:
-        eye = Extractor.load(extractor)
+        network = Extractor.load(extractor)
     except (RuntimeError, KeyError, TypeError, ValueError, RecursionError, OSError, SafetensorError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ScreenError(f"{extractor} is no extractor of the study, or damaged ({said}); see --extractor") from None
     try:
-        defence = Defence.load(folder, eye)
+        defence = Defence.load(folder, network)
     except defence_files.DefenceError as error:
         raise ScreenError(
             f"{folder} can't be used with {extractor}: {error}; see --defence and --extractor"
