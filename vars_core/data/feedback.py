@@ -85,8 +85,8 @@ def attributes(items, photos, cfg):
     """What a shopper sees, a column per attribute: category, and the columns of `items` that tastes go by.
 
     Those are the ones that cfg.taste_columns names; where it is None all that is drawn of a drawn catalogue, none of
-    a folder, whose columns may hold anything. Of a folder, and wherever columns are named, colour and texture are read
-    off the photos unless a named column has them.
+    a folder, whose columns may hold anything. Of a folder, and wherever columns are named, colour and texture are
+    read off the photos unless a named column has them.
     Raises CatalogueError for a column that isn't there, or that has too many values for a taste."""
     drawn = cfg.source == "synthetic"
     named = [name for name in WEIGHTS if drawn and name in items and name != "category"]
