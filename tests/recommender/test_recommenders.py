@@ -1,14 +1,17 @@
 """The victims: gradients, invariances, bad input, and what they learn from planted tastes."""
 
+import json
 import pickle
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from scipy import sparse
 from toys import CFG, QUICK, Split, planted
 
+from vars_core import checkpoint
 from vars_core.recommender import accuracy_metrics, bpr, ranking
 from vars_core.recommender.bprmf import BPRMF
 from vars_core.recommender.popularity import Popularity
@@ -252,3 +255,19 @@ def test_bprmf_ranks_as_well_as_cornacs(shop):
         }
         values = accuracy_metrics.from_ranks(rank, scores.shape[1] - owned - 1)
         assert {k: values[k][user] for k in reference} == pytest.approx(reference, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("notes", "tensors"),
+    [({}, {}), ({"sizes": {"items": "many"}}, {}), ({"sizes": {"users": 2, "items": 3, "factors": -1}}, {}),
+     ({"sizes": {"users": 2, "items": 3, "factors": 4}}, {"user": torch.zeros(2, 4)}),
+     ({"sizes": {"users": 2, "items": 3, "factors": 4}},
+      {"user": torch.full((2, 4), torch.nan), "item": torch.zeros(3, 4), "bias": torch.zeros(3)})],
+    ids=["no sizes", "sizes of another kind", "negative", "tables missing", "not a number"],
+)  # fmt: skip
+def test_a_hostile_file_of_a_recommender_is_one_line_that_names_it(notes, tensors, tmp_path):
+    path = tmp_path / "bprmf.safetensors"
+    path.write_bytes(safetensors.torch.save(tensors, {"notes": json.dumps({"class": "BPRMF", **notes})}))
+    with pytest.raises(checkpoint.ModelFileError, match=r"bprmf\.safetensors") as raised:
+        BPRMF.load(path)
+    assert "\n" not in str(raised.value)

@@ -172,7 +172,7 @@ class Defence:
             raise DefenceError(f"{folder} was fitted with another extractor, or by an earlier version of the study")
         try:
             image_filter, detector = load_filter(folder / FILTER), Detector(about.features)
-            detector.load_state_dict(checkpoint.read(folder / DETECTOR)[1])
+            checkpoint.fit(detector, checkpoint.read(folder / DETECTOR)[1], folder / DETECTOR, "Detector")
         except (RuntimeError, KeyError, TypeError, ValueError, RecursionError) as error:
             said = str(error).splitlines() or [type(error).__name__]
             raise DefenceError(f"{folder} holds networks of another kind than this version has ({said[0]})") from None

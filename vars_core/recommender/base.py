@@ -134,16 +134,16 @@ class Recommender(nn.Module):
         notes, tables = checkpoint.read(Path(path))
         if notes.get("class") != cls.__name__:
             raise ValueError(f"{path} holds a {notes.get('class')}, not a {cls.__name__}")
-        if fingerprint is not None and notes["fingerprint"] != fingerprint:
+        if fingerprint is not None and notes.get("fingerprint") != fingerprint:
             raise ValueError(
-                f"{path} was trained on another catalogue ({notes['fingerprint'] or 'unnamed'}, "
+                f"{path} was trained on another catalogue ({notes.get('fingerprint') or 'unnamed'}, "
                 f"not {fingerprint}); run the recommender stage again"
             )
         model = cls()
-        model._build(**notes["sizes"])
         try:
-            model.load_state_dict(tables)
-        except RuntimeError as error:
-            raise ValueError(f"{path}: its tables do not fit its sizes {notes['sizes']}: {error}") from None
-        model.fingerprint = notes["fingerprint"]
+            model._build(**notes["sizes"])
+        except Exception as error:  # sizes that tables can't be built with fail anywhere
+            raise checkpoint.ModelFileError(f"{path} holds no {cls.__name__} of the study ({error!s:.150})") from None
+        checkpoint.fit(model, tables, Path(path), f"{cls.__name__} of sizes {notes['sizes']}")
+        model.fingerprint = notes.get("fingerprint", "")
         return model.to(runtime.device()).requires_grad_(False)
