@@ -97,7 +97,7 @@ try "no git: make check" "$green" env PATH="$place/none" make check
 try "no git: make compare" '--against' env PATH="$place/none" make compare
 cd "$place"
 
-odd="it's \"q\" \$HOME #;&%20 é目 \`id\` [x]*?{y}!~="
+odd="it's \"q\" \$nope #;&%20 é目 \`id\` [x]*?!~="
 mv bare "$odd" && rm -r "$odd/.venv" && mv "work tree/.venv" "$odd/" && cd "$odd"
 make env >/dev/null 2>&1
 try "an odd path: make check" "$green" make check
