@@ -134,8 +134,18 @@ def test_an_extractor_of_another_layout_is_one_line(tmp_path):
         ({}, "holds no filter"),
         ({"filter": "Another", "settings": {}}, "holds no filter"),
         ({"filter": ["ConvDenoiser"], "settings": {}}, "holds no filter"),
-        ({"filter": "ConvDenoiser", "settings": {"more": 1}}, "holds no filter"),
+        ({"filter": "ConvDenoiser", "settings": {"more": 1}}, "holds no ConvDenoiser"),
         ({"filter": "ConvDenoiser", "settings": 7}, "holds no filter"),
+        (
+            {"filter": "ConvDenoiser", "settings": {"channels": 8, "width": 200_000, "depth": 1}},
+            "another architecture",
+        ),
+        (
+            {"filter": "ConvDenoiser", "settings": {"channels": 8, "width": 8, "depth": 10**9}},
+            "depth 1000000000, with",
+        ),
+        ({"filter": "ConvDenoiser", "settings": {"channels": 8, "width": 8, "depth": "1"}}, "depth 1, with"),
+        ({"filter": "ConvDenoiser", "settings": {"channels": 8, "width": -8, "depth": 1}}, "holds no ConvDenoiser"),
     ],
 )
 def test_a_filter_with_hostile_notes_is_one_line(notes, said, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,32 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
 def fit(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, kind: str) -> None:
     """Put `tensors`, read from `path`, into `model`, a `kind`. Raises ModelFileError, naming the first tensor that is
     missing, unknown, of another shape or of another sort of numbers (whole ones for fractions, say)."""
-    own, wrong = model.state_dict(), []
+    _compare(model.state_dict(), tensors, path, kind)
+    model.load_state_dict(tensors)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelFileError(f"{path}: tensor {name!r} has values beyond those of {tensor.dtype}")
+
+
+def build(make: Callable[..., nn.Module], settings: dict, tensors: dict, path: Path, kind: str) -> nn.Module:
+    """`make(**settings)`, a `kind`, with `tensors` in it; both were read from `path`.
+
+    The sizes are compared before any memory is taken for them. Raises ModelFileError as `fit` does, and for settings
+    that no model can be made with."""
+    try:
+        with torch.device("meta"):
+            shapes = make(**settings).state_dict()
+    except Exception as error:  # settings that a network can't be built with fail anywhere
+        raise ModelFileError(f"{path} holds no {kind} of the study ({_first_line(error)})") from None
+    kind = f"{kind} of {settings!s:.300}"
+    _compare(shapes, tensors, path, kind)
+    model = make(**settings)
+    fit(model, tensors, path, kind)
+    return model
+
+
+def _compare(own: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], path: Path, kind: str) -> None:
+    wrong = []
     for name in (*own, *(name for name in tensors if name not in own)):
         if name not in tensors:
             wrong.append(f"{name!r} is missing")
@@ -79,10 +105,6 @@ def fit(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, kind: st
     if wrong:
         about = f"{len(wrong)} of {len(own)} tensors missing, unknown, of another shape or type, first: {wrong[0]}"
         raise ModelFileError(f"{path}: these weights are of another architecture than {kind}: {about}")
-    model.load_state_dict(tensors)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelFileError(f"{path}: tensor {name!r} has values beyond those of {tensor.dtype}")
 
 
 def _sort(tensor: torch.Tensor) -> str:

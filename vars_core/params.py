@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
 
+from vars_core import plain_yaml
 from vars_core.errors import InputError
 
-LONGEST, VALUES = 100_000, 10_000  # bytes and values of a file; the longest here has 7,000 and 150
 Count = Annotated[int, Field(ge=1)]
 Several = Annotated[int, Field(ge=2)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -202,40 +200,17 @@ def load(path: Path | str, sections: list[str] | None = None) -> dict:
 
 
 def read(path: Path) -> dict:
-    """The file as YAML 1.2: `1e-3` is a number, `on` is text, a key given twice an error. Raises ParameterError."""
+    """The file's sections as they stand there, unchecked. Raises ParameterError for what `plain_yaml` refuses."""
     try:
         with path.open("rb") as file:
-            content = file.read(LONGEST + 1)
-        if len(content) > LONGEST:
-            raise ValueError(f"more than {LONGEST:,} bytes")
-        raw = YAML(typ="safe", pure=True).load(content.decode("utf-8-sig"))
-        _check_plain(raw, "", [VALUES])
+            raw = plain_yaml.parse(file.read(plain_yaml.LONGEST + 1))
     except FileNotFoundError:
         raise ParameterError(f"{path.name} is missing") from None
-    except DuplicateKeyError as error:
-        what = str(error.problem).split(" with value")[0]
-        raise ParameterError(f"{path.name}, line {error.problem_mark.line + 1}: {what}") from None
-    except Exception as error:  # no file, not UTF-8, a bomb, or a value that looks like a number or date and is none
-        what = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise ParameterError(f"{path.name} is not YAML of parameters: {what:.500}") from None
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{path.name} is not YAML of parameters: {error!s:.500}") from None
     if not isinstance(raw, dict):
         raise ParameterError(f"{path.name} holds no sections")
     return raw
-
-
-def _check_plain(value, place: str, left: list[int]) -> None:
-    """Raises ValueError for what no parameter is; an alias counts as often as it stands there."""
-    left[0] -= 1
-    if left[0] < 0 or place.count(".") > 9:
-        raise ValueError(f"more than {VALUES:,} values or nested too deeply; aliases in aliases?")
-    for key, inner in (
-        value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
-    ):
-        if isinstance(value, dict) and not isinstance(key, str):
-            raise ValueError(f"{place}: the name {str(key)[:40]!r} is a {type(key).__name__}; text expected")
-        _check_plain(inner, f"{place}.{str(key)[:40].replace('.', '')}".strip("."), left)
-    if not isinstance(value, dict | list | int | float | str | None) or (type(value) is int and abs(value) >= 2**63):
-        raise ValueError(f"{place}: a {type(value).__name__}; numbers of 64 bits, text, true, false, lists expected")
 
 
 def validated(name: str, value):

@@ -129,7 +129,15 @@ def test_what_is_not_finite_is_never_saved(defence, tmp_path, value):
     defence.thresholds["1"] = 0.0
     with torch.no_grad():
         defence.detector.head.weight[0, 0] = value
-    with pytest.raises(DefenceError, match=r"the defence: 1.head.weight holds values that are not finite"):
+    with pytest.raises(DefenceError, match=r"the defence's detector: head.weight holds values that are not finite"):
+        defence.save(tmp_path)
+    with torch.no_grad():
+        defence.detector.head.weight[0, 0] = 0
+    bad, name = copy.deepcopy(defence.extractor), next(iter(dict(defence.extractor.named_parameters())))
+    with torch.no_grad():
+        bad.get_parameter(name).view(-1)[0] = value
+    defence.extractor = bad
+    with pytest.raises(DefenceError, match=f"the defence's extractor: {name} holds"):
         defence.save(tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -261,9 +261,10 @@ def test_bprmf_ranks_as_well_as_cornacs(shop):
     ("notes", "tensors"),
     [({}, {}), ({"sizes": {"items": "many"}}, {}), ({"sizes": {"users": 2, "items": 3, "factors": -1}}, {}),
      ({"sizes": {"users": 2, "items": 3, "factors": 4}}, {"user": torch.zeros(2, 4)}),
+     ({"sizes": {"users": 10**10, "items": 10**10, "factors": 100}}, {"user": torch.zeros(2, 4)}),
      ({"sizes": {"users": 2, "items": 3, "factors": 4}},
       {"user": torch.full((2, 4), torch.nan), "item": torch.zeros(3, 4), "bias": torch.zeros(3)})],
-    ids=["no sizes", "sizes of another kind", "negative", "tables missing", "not a number"],
+    ids=["no sizes", "sizes of another kind", "negative", "tables missing", "more than memory", "not a number"],
 )  # fmt: skip
 def test_a_hostile_file_of_a_recommender_is_one_line_that_names_it(notes, tensors, tmp_path):
     path = tmp_path / "bprmf.safetensors"

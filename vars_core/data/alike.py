@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 from scipy.spatial import cKDTree
 
+from vars_core.runtime import progress
+
 WHITE = 250  # grey level from which a pixel is white
 NEAR = 2.0  # grey levels, root mean square over a 16 × 16 miniature: a second save as JPEG is below
 SIDE = 16
@@ -18,7 +20,7 @@ def count(photos: np.ndarray) -> dict[str, int]:
     Of photos that are equal the first is looked at for near ones, which are sought among the nearest few in the
     principal components of miniatures, so in time that grows with N log N."""
     white, seen, small = 0, {}, []
-    for start in range(0, len(photos), BLOCK):
+    for start in progress(range(0, len(photos), BLOCK), "comparing photos"):
         block = np.asarray(photos[start : start + BLOCK])
         white += int((block >= WHITE).all((1, 2, 3)).sum())
         for row, photo in enumerate(block, start):

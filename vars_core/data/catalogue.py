@@ -175,10 +175,13 @@ def _finish(raw, cfg, seed, partial):
     kept_users, user = np.unique(frame["user"], return_inverse=True)
     kept_items, item = np.unique(frame["item"], return_inverse=True)
     shape = (len(kept_items), cfg.image_size, cfg.image_size, 3)
-    photos = np.lib.format.open_memmap(partial / "photos.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for start in range(0, len(kept_items), 4096):
-        photos[start : start + 4096] = raw.photos[kept_items[start : start + 4096]]
-    photos.flush()
+    # written, not mapped: a full disk is an error, and not the end of the process
+    with (partial / "photos.npy").open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(kept_items), 4096):
+            file.write(np.ascontiguousarray(raw.photos[kept_items[start : start + 4096]]))
+    photos = arrays.load(partial / "photos.npy", mapped=True)
     if (photos[:1] == photos).all():
         raise CatalogueError(f"{raw.name}: all {len(photos):,} photos are the same; different looks are expected")
     return Catalogue(

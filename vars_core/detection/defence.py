@@ -152,7 +152,8 @@ class Defence:
     def save(self, folder: Path, **metadata: str) -> None:
         """Write the three files of `defence_files` to `folder`. Raises DefenceError, before it writes, for weights or
         thresholds that are not finite."""
-        defence_files.check_finite(nn.ModuleList([self.image_filter, self.detector]), "the defence")
+        for name in ("image_filter", "detector", "extractor"):
+            defence_files.check_finite(getattr(self, name), f"the defence's {name}")
         if not np.isfinite(list(self.thresholds.values())).all():
             raise DefenceError(f"thresholds must be finite; got {self.thresholds}")
         save_filter(self.image_filter, folder / FILTER, **metadata)
@@ -177,8 +178,6 @@ class Defence:
             said = str(error).splitlines() or [type(error).__name__]
             raise DefenceError(f"{folder} holds networks of another kind than this version has ({said[0]})") from None
         detector = detector.to(device()).eval().requires_grad_(False)
-        for name, model in ((FILTER, image_filter), (DETECTOR, detector), ("its extractor", extractor)):
-            defence_files.check_finite(model, f"{folder}: {name}")
         return cls(image_filter, detector, extractor, about.thresholds, about.size, about.calibration_photos)
 
 

@@ -3,10 +3,7 @@
 import os
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from vars_core import params
+from vars_core import params, plain_yaml
 from vars_core.errors import InputError
 
 
@@ -72,20 +69,10 @@ def _change(change: str, values: dict) -> tuple[str, object]:
     known = not section or (len(section) == 1 and isinstance(values.get(section[0]), dict))
     if not equals or not key or not known:
         raise StudyError(f"--set {_short(change)}: expected section.parameter=value, such as attacks.steps=5")
-    yaml = YAML(typ="safe", pure=True)
     try:
-        depth = 0
-        for event in yaml.parse(text):
-            depth += type(event).__name__.endswith(("SequenceStartEvent", "MappingStartEvent"))
-            depth -= type(event).__name__.endswith(("SequenceEndEvent", "MappingEndEvent"))
-            # a tag asks for another type, an alias for the same thing again, without end if it likes
-            if depth > 3 or getattr(event, "tag", None) or getattr(event, "anchor", None):
-                raise StudyError(
-                    f"--set {_short(change)}: expected a plain value without tags, aliases and deep nesting"
-                )
-        return place, YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError, OverflowError, RecursionError):  # of numbers, dates and nesting without measure
-        raise StudyError(f"--set {_short(change)}: the value isn't YAML, or none that a parameter takes") from None
+        return place, plain_yaml.parse(text)
+    except ValueError as error:
+        raise StudyError(f"--set {_short(change)}: not a value that a parameter takes: {error}") from None
 
 
 def _texts(values) -> list[str]:

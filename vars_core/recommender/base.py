@@ -50,6 +50,12 @@ class Recommender(nn.Module):
         self.sizes = sizes
         self.bias = nn.Parameter(torch.zeros(sizes["items"]))
 
+    @classmethod
+    def _of_sizes(cls, **sizes):
+        model = cls()
+        model._build(**sizes)
+        return model
+
     def _table(self, *shape: int, generator) -> nn.Parameter:
         return nn.Parameter(torch.randn(*shape, generator=generator) * INITIAL_STD)
 
@@ -139,11 +145,10 @@ class Recommender(nn.Module):
                 f"{path} was trained on another catalogue ({notes.get('fingerprint') or 'unnamed'}, "
                 f"not {fingerprint}); run the recommender stage again"
             )
-        model = cls()
-        try:
-            model._build(**notes["sizes"])
-        except Exception as error:  # sizes that tables can't be built with fail anywhere
-            raise checkpoint.ModelFileError(f"{path} holds no {cls.__name__} of the study ({error!s:.150})") from None
-        checkpoint.fit(model, tables, Path(path), f"{cls.__name__} of sizes {notes['sizes']}")
+        if not isinstance(notes.get("sizes"), dict):
+            raise checkpoint.ModelFileError(
+                f"{path} holds no {cls.__name__} of the study (its notes: {notes!s:.150})"
+            )
+        model = checkpoint.build(cls._of_sizes, notes["sizes"], tables, Path(path), cls.__name__)
         model.fingerprint = notes.get("fingerprint", "")
         return model.to(runtime.device()).requires_grad_(False)

@@ -209,9 +209,11 @@ def save_filter(model: nn.Module, file: Path, **metadata: str) -> None:
 def load_filter(file: Path) -> nn.Module:
     """A filter written by `save_filter`, frozen, on the device."""
     notes, weights = checkpoint.read(file)
-    try:
-        model = FILTERS[notes["filter"]](**notes["settings"])
-    except Exception as error:  # settings that a network can't be built with fail anywhere
-        raise checkpoint.ModelFileError(f"{file} holds no filter of the study ({error!s:.150})") from None
-    checkpoint.fit(model, weights, file, notes["filter"])
+    kind, settings = notes.get("filter"), notes.get("settings")
+    if not isinstance(kind, str) or kind not in FILTERS or not isinstance(settings, dict):
+        raise checkpoint.ModelFileError(f"{file} holds no filter of the study (its notes: {notes!s:.150})")
+    for name in ("depth", "blocks"):  # building takes time for each; a block has tensors
+        if not isinstance(settings.get(name, 0), int) or settings.get(name, 0) > len(weights):
+            raise checkpoint.ModelFileError(f"{file}: {name} {settings[name]!s:.20}, with {len(weights)} tensors")
+    model = checkpoint.build(FILTERS[kind], settings, weights, file, kind)
     return model.to(device(), memory_format=torch.channels_last).eval().requires_grad_(False)
