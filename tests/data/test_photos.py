@@ -176,6 +176,15 @@ def test_strips_of_a_large_photo_are_the_whole_photo(monkeypatch):
             assert (photos.decode(data, 32) == whole).all()
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_forty_megapixels_are_a_photo(kind):
+    left, right = (200, 60, 20), (20, 60, 200)
+    large = Image.new("RGB", (8000, 5000), left)
+    large.paste(right, (4000, 0, 8000, 5000))
+    photo = photos.decode(encoded(large, kind), 16).astype(int)
+    assert np.abs(photo[:, :7] - left).max() <= 3 and np.abs(photo[:, 9:] - right).max() <= 3
+
+
 LONG = zlib.compress(bytes(50_000_000))
 BESIDE = {
     "compressed text of 50 MB": chunk(b"zTXt", b"k\0\0" + LONG),
