@@ -79,10 +79,13 @@ def test_promises_weaken_with_the_budget_and_strengthen_with_noise(sigma):
 
 
 def test_votes_and_draws():
-    assert certificate.votes_needed(1000, 1e-6) == math.ceil(500 + math.sqrt(1000 * math.log(1e6) / 2))
-    assert certificate.votes_needed(10, 1e-6) > 10
-    votes = certificate.votes_needed(200, 0.01)
-    assert stats.binom.sf(votes - 1, 200, 0.5) <= 0.01  # the exact chance of so many at a half
+    assert certificate.votes_needed(2, 0.25) == 2 and certificate.votes_needed(2, 0.75) == 1
+    for draws, error in ((10, 1e-3), (64, 1e-4), (1000, 1e-6)):
+        votes = certificate.votes_needed(draws, error)
+        assert stats.binom.sf(votes - 1, draws, 0.5) <= error < stats.binom.sf(votes - 2, draws, 0.5)
+        assert votes <= draws / 2 + math.sqrt(draws * math.log(1 / error) / 2) + 1  # Hoeffding's
+    with pytest.raises(ValueError, match="10 draws can't rule out a half"):
+        certificate.votes_needed(10, 1e-6)
     n = certificate.draws_needed(1.0, 0.5, 1e-6)
     needed = certificate.chance_needed(1.0, 0.5)
     assert certificate.chance_bound(0, n, 1e-6) <= needed < certificate.chance_bound(0, n - 1, 1e-6)
@@ -90,8 +93,8 @@ def test_votes_and_draws():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_change_exceeds_its_bound_where_scores_are_linear(seed):
-    """A linear score w·(x + η) has p_u = Φ((w·x − t) / (σ‖w‖)), and the worst change of length r is r·w/‖w‖: the bound
-    is met exactly by that one, and by no other."""
+    """A linear score w·(x + η) has p_u = Φ((w·x − t) / (σ‖w‖)), and the worst change of length r is r·w/‖w‖: that one
+    meets the bound, and no other gets further."""
     rng = np.random.default_rng(seed)
     sigma, length, d, users = 0.3, 0.5, 20, 40
     x, heads, limits = rng.normal(size=d), rng.normal(size=(users, d)), rng.normal(2, 2, users)

@@ -10,7 +10,7 @@ from torch import nn
 
 from vars_core.attacks.engine import noise
 from vars_core.attacks.feature_black_box import RankFeedback, feature_black_box, normal_score, regressed_gradient
-from vars_core.attacks.promotion import promote_by_scores
+from vars_core.attacks.promotion import push_by_scores
 from vars_core.recommender import ranking
 from vars_core.recommender.vbpr import VBPR
 from vars_core.runtime import generator
@@ -118,7 +118,7 @@ def test_items_climb_although_only_ranks_are_seen(shop):
     model, images, items, served, users, owned = shop
     answers = RankFeedback.of(EXTRACTOR, model, users, items, served, owned)
     result = attack(answers, images, 16, examples=48)
-    objective = promote_by_scores(EXTRACTOR, model, users, items, served, owned, 10)
+    objective = push_by_scores(EXTRACTOR, model, users, items, served, owned, 10)
     white = answers(pgd(objective, images, 16, steps=20, step=1, random_start=False))
     start, noisy = answers(images), answers(noise(images, 16, generator=generator(0, "n")))
     assert torch.equal(result.value, answers(result.images))

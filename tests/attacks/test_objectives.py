@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vars_core.attacks.engine import linf, quantise
 from vars_core.attacks.objectives import Evade, FeatureCosine, Sum, TargetClass, WithThreshold, hook, untargeted
-from vars_core.attacks.promotion import Promote, demote, promote_by_scores, promotion_value, reach_temperature
+from vars_core.attacks.promotion import Push, demote, push_by_scores, reach_temperature, worth
 from vars_core.extractor import Extractor
 from vars_core.recommender.dvbpr import DVBPR
 from vars_core.recommender.ranking import last_place_scores
@@ -78,7 +78,7 @@ def pushed():
     scores = model.item_scores(None, items, features)
     thresholds = torch.randn(5, generator=draw).double()
     w = model.visual_matrix()
-    return model, items, Promote(Values(), w, scores - w @ features.T, thresholds)
+    return model, items, Push(Values(), w, scores - w @ features.T, thresholds)
 
 
 def test_promote_is_the_mean_log_odds_of_the_recommenders_own_scores(pushed):
@@ -162,16 +162,32 @@ def test_enough_narrows_with_its_objective():
 def test_push_by_hand():
     """Two users, margins log 1 and log 3: σ = 1/2 and 3/4."""
     margins = torch.tensor([[0.0], [math.log(3)]])
-    assert promotion_value(margins, None).item() == pytest.approx((math.log(1 / 2) + math.log(3 / 4)) / 2)
-    assert promotion_value(margins, 1.0).item() == pytest.approx(math.log((1 / 2 + 3 / 4) / 2))
-    assert promotion_value(margins, 0.5).item() == pytest.approx(math.log((1 / 2 + 9 / 10) / 2))  # σ(2 log 3) = 9/10
+    limits = torch.tensor([7.0, -2.0])
+    scores = margins + limits[:, None]
+    assert worth(scores, limits, "promote").item() == pytest.approx((math.log(1 / 2) + math.log(3 / 4)) / 2)
+    assert worth(scores, limits, "reach").item() == pytest.approx(math.log((1 / 2 + 3 / 4) / 2))
+    assert worth(scores, limits, "reach", 0.5).item() == pytest.approx(math.log((1 / 2 + 9 / 10) / 2))  # σ(2 log 3)
+    with pytest.raises(ValueError, match="unknown aim 'rise'; known: insa, promote, reach"):
+        worth(scores, limits, "rise")
+
+
+def test_insa_is_the_peers_formula():
+    """AIP's insider maximises Σ_u exp s(u, i): two users with scores log 2 and log 3 are worth 5. Its logarithm has
+    the same best photo and a gradient of the same direction, and no overflow at scores of a thousand."""
+    scores = torch.tensor([[math.log(2), 1000.0], [math.log(3), 1000.0]], requires_grad=True)
+    got = worth(scores, torch.zeros(2), "insa")
+    assert got.tolist() == pytest.approx([math.log(5), 1000 + math.log(2)])
+    assert torch.equal(worth(scores, torch.tensor([5.0, -9.0]), "insa"), got)  # it doesn't ask where lists end
+    ours = torch.autograd.grad(got[0], scores)[0][:, 0]
+    theirs = torch.autograd.grad(scores[:, 0].exp().sum(), scores)[0][:, 0]
+    torch.testing.assert_close(ours * 5, theirs)
 
 
 def test_reach_goes_where_lists_are_near_and_promote_does_not():
     """User 0 is a step from her list, user 1 hopelessly far: promote pulls for both alike, reach for the first."""
     margins = torch.tensor([[-1.0], [-50.0]], requires_grad=True)
-    for temperature, near in ((None, 0.42), (1.0, 0.999)):
-        (slope,) = torch.autograd.grad(promotion_value(margins, temperature).sum(), margins)
+    for aim, near in (("promote", 0.42), ("reach", 0.999)):
+        (slope,) = torch.autograd.grad(worth(margins, torch.zeros(2), aim).sum(), margins)
         assert (slope[0] / slope.sum()).item() == pytest.approx(near, abs=0.01)
 
 
@@ -189,7 +205,7 @@ def test_demote_is_the_reverse_of_promote(pushed):
     torch.testing.assert_close(demote(objective)(images), expected)
     torch.testing.assert_close(demote(demote(objective))(images), objective(images))
     slices_agree(demote(objective), images)
-    one = Promote(
+    one = Push(
         objective.features, objective.weights[:1], objective.offsets[:1], objective.thresholds[:1]
     )  # for a single user
     up, down = (
@@ -204,11 +220,11 @@ def test_promote_in_a_linear_recommender_is_promote(pushed):
     served = torch.randn(7, 3, generator=generator(0, "served")).double()
     owned = np.zeros((5, 7), bool)
     owned[0, 2] = owned[3, 5] = True
-    objective = promote_by_scores(Values(), model, np.arange(5), items, served, owned, 2)
+    objective = push_by_scores(Values(), model, np.arange(5), items, served, owned, 2)
     scores = model.scores(None, served)
     scores[0, 2] = scores[3, 5] = -torch.inf
     torch.testing.assert_close(objective.thresholds, scores.sort(1, descending=True).values[:, 1])
-    same = Promote(linear.features, linear.weights, linear.offsets, objective.thresholds)
+    same = Push(linear.features, linear.weights, linear.offsets, objective.thresholds)
     torch.testing.assert_close(objective(images), same(images))
     torch.testing.assert_close(demote(objective)(images), demote(same)(images))
     slices_agree(objective, images)
@@ -249,7 +265,7 @@ def test_items_move_both_ways_in_victims_that_are_not_linear(victim):
         model = VisualKNN().fit(split, eye(images), SimpleNamespace(neighbours=3))
     served, users, items = eye(images), np.arange(30), np.array([3, 11, 25])
     scores = model.scores(None, served)
-    objective = promote_by_scores(eye, model, users, items, served, train.toarray(), 5)
+    objective = push_by_scores(eye, model, users, items, served, train.toarray(), 5)
     clean = images[items]
     slices_agree(objective, clean)
     for wanted, sign in ((objective, 1), (demote(objective), -1)):

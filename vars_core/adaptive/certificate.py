@@ -6,9 +6,9 @@ promises for every change ‖δ‖₂ ≤ r, neither of which asks what those ar
 *A draw per serving.* h(z) in [0, 1] is the share of lists that z enters, g(x) = E h(x + η). Φ⁻¹∘g is 1/σ-Lipschitz
 (Salman et al. 2019, Lemma 2), so g(x + δ) ≤ Φ(Φ⁻¹(g(x)) + r/σ).
 
-*The median of n draws.* p_u(x) is the chance that x + η enters user u's list. By the same lemma p_u(x + δ) is at least
-½ only where p_u(x) ≥ Φ(−r/σ) (median smoothing: Chiang et al. 2020); the share of those users is the most that any
-change can reach.
+*The median of n draws.* p_u(x) is the chance that x + η enters user u's list. By the same lemma p_u(x + δ) is at
+least ½ only where p_u(x) ≥ Φ(−r/σ) (median smoothing: Chiang et al. 2020); the share of those users is the most that
+any change can reach.
 
 g and p_u are estimated from draws of the photo as it is. Every bound is one-sided and exact at its confidence: a
 sampling error makes a promise weaker, never stronger.
@@ -21,8 +21,9 @@ from scipy import optimize, stats
 
 
 def radius(epsilon: float, shape: tuple[int, ...]) -> float:
-    """The ℓ2 radius r, in [0, 1] units, that holds every change of at most `epsilon` grey levels a value of an image of
-    `shape`, such as (3, 64, 64): ε √d / 255. Colours outside [0, 1] don't exist, so it may be more than is needed."""
+    """The ℓ2 radius r, in [0, 1] units, of every change of at most `epsilon` grey levels a value: ε √d / 255.
+
+    `shape` is an image's, such as (3, 64, 64). Colours end at 0 and 1, so r may be more than is needed."""
     if not epsilon >= 0:
         raise ValueError(f"epsilon is a number of grey levels, at least 0; got {epsilon}")
     return epsilon * math.sqrt(math.prod(shape)) / 255
@@ -41,11 +42,12 @@ def chance_bound(hits, draws: int, error: float) -> np.ndarray:
 
 
 def mean_bound(values, error: float) -> float:
-    """An upper bound of the mean behind `values` (n,), independent draws in [0, 1]; below it with probability ≤ `error`.
+    """An upper bound of the mean behind `values` (n,), independent draws in [0, 1]; it is too low with probability ≤
+    `error`.
 
-    By betting (Waudby-Smith and Ramdas 2024, section 4): the capital Π (1 + λ_i (m − x_i)), with stakes λ_i set before
-    x_i is seen, is a supermartingale where the mean is m or more; m is ruled out when it reaches 1 / `error`. It grows
-    with m, so one root is the bound."""
+    By betting (Waudby-Smith and Ramdas 2024, section 4): the capital Π (1 + λ_i (m − x_i)), with stakes λ_i set
+    before x_i is seen, is a supermartingale where the mean is m or more; m is ruled out when it reaches 1 / `error`.
+    It grows with m, so one root is the bound."""
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"values are draws in [0, 1], shape (n,); got shape {values.shape}")
@@ -65,7 +67,7 @@ def mean_bound(values, error: float) -> float:
 
 
 def expected_exposure(bound, radius: float, sigma: float) -> np.ndarray:
-    """The most that a change of ℓ2 length `radius` makes of an expected exposure of at most `bound`, when the noise has
+    """The most that a change of ℓ2 length `radius` makes of an expected exposure of at most `bound`, with noise of
     standard deviation `sigma`: Φ(Φ⁻¹(bound) + r/σ)."""
     return stats.norm.cdf(stats.norm.ppf(bound) + radius / _sigma(sigma))
 
@@ -76,19 +78,21 @@ def chance_needed(radius: float, sigma: float) -> float:
 
 
 def within_reach(bound, radius: float, sigma: float) -> np.ndarray:
-    """1 where a change of ℓ2 length `radius` may bring the chance to a half, by the upper bounds `bound` of the chances
-    of untouched photos (any shape), 0 where none can, NaN where the bound is NaN (the user has the item)."""
+    """1 where a change of ℓ2 length `radius` may bring the chance to a half, else 0. `bound`, of any shape, are upper
+    bounds of the chances of untouched photos; NaN, where the user has the item, stays NaN."""
     bound = np.asarray(bound, np.float64)
     return np.where(np.isnan(bound), np.nan, bound >= chance_needed(radius, sigma))
 
 
 def votes_needed(draws: int, error: float) -> int:
-    """How many of `draws` must say yes before an item is served: n/2 + √(n ln(1/α)/2), rounded up.
-
-    An item whose chance is below a half gets so many with probability ≤ `error` (Hoeffding). More than `draws` when
-    there are too few draws for that: then nothing is ever served."""
+    """How many of `draws` must say yes before an item is served: one whose chance is below a half gets so many with
+    probability ≤ `error`, by the binomial distribution. ValueError when all of them would not be enough."""
     _check_error(error)
-    return math.ceil(draws / 2 + math.sqrt(draws * math.log(1 / error) / 2))
+    if 0.5**draws > error:
+        raise ValueError(
+            f"{draws} draws can't rule out a half at an error of {error:g}; got fewer than {-math.log2(error):.0f}"
+        )
+    return int(stats.binom.isf(error, draws, 0.5)) + 1
 
 
 def draws_needed(radius: float, sigma: float, error: float) -> int:

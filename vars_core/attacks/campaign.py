@@ -1,6 +1,6 @@
 """A campaign: the same items attacked by several algorithms and budgets, with the controls always beside them.
 
-Attacks are named `<algorithm>@<ε>`; the objective is *hook* unless the name says `promote:` or `reach:`.
+Attacks are named `<algorithm>@<ε>`; the objective is *hook* unless the name says `insa:`, `promote:` or `reach:`.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,10 @@ from vars_core.runtime import generator
 # What an attacker wants of `items`, seen through `features`; a name without an aim ("pgd") is towards the hook.
 AIMS: dict[str, Callable] = {
     "hook": lambda shop, items, hooks, features: hook(features, shop.hook_features(hooks)),
-    "promote": lambda shop, items, hooks, features: promotion.promote(shop, items, features),
-    "reach": lambda shop, items, hooks, features: promotion.reach(shop, items, features),
+    **{
+        aim: lambda shop, items, hooks, features, aim=aim: promotion.push(shop, items, features, aim)
+        for aim in promotion.AIMS
+    },
     "untargeted": lambda shop, items, hooks, features: untargeted(features, shop.hook_features(items)),
 }
 
@@ -52,7 +54,7 @@ ATTACKS: dict[str, Callable] = {
     "square": _square,
     "cw": _carlini_wagner,
 }
-ALGORITHMS = ("noise", "fgsm", "pgd", "promote:pgd", "reach:pgd")
+ALGORITHMS = ("noise", "fgsm", "pgd", *(f"{aim}:pgd" for aim in promotion.AIMS))
 STRONGEST = "reach:pgd"
 UNSEEN_ATTACKS = ("mim", "apgd", "square", "cw")  # no filter or detector sees these while it trains
 

@@ -95,8 +95,8 @@ class WithThreshold(Objective):
 @dataclass(frozen=True)
 class FeatureDistance(Objective):
     """−‖f(x′) − t‖² / D, one target (N, D) per image: *hook* (item → item) when t are a popular item's features
-    (AIP-EXPA, Liu and Larson 2021; Normann et al. 2022). With `sign` −1 it runs away: *untargeted* from the
-    image's own features. `sign` may be one value per image."""
+    (AIP-EXPA, the expert of Liu and Larson 2021; Normann et al. 2022). With `sign` −1 it runs away: *untargeted* from
+    the image's own features. `sign` may be one value per image."""
 
     looks = ("features",)
     per_image = ("targets", "sign")

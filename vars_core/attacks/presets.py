@@ -54,9 +54,9 @@ PRESETS = {
         "ε is a whole number of grey levels here",
     ),
     "aip-insa": Preset(
-        "adam", "promote", 670, 1e-4, True, (4, 8, 16, 32),
+        "adam", "insa", 670, 1e-4, True, (4, 8, 16, 32),
         "Liu and Larson, Adversarial Item Promotion, WWW 2021: insider. Five epochs over users in batches of 256",
-        "all known users at once, 670 steps being those of Amazon Men; log σ(s − s^(k)) for their Σ exp(s)",
+        "all known users at once, 670 steps being those of Amazon Men; log Σ exp(s) for Σ exp(s)",
     ),
     "aip-expa": Preset(
         "adam", "hook", 5000, 1e-3, False, (4, 8, 16, 32),

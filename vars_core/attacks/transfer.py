@@ -12,7 +12,7 @@ from torch import nn
 
 from vars_core import paths
 from vars_core.attacks.engine import attack_photos, linf
-from vars_core.attacks.promotion import promote_by_scores
+from vars_core.attacks.promotion import push_by_scores
 from vars_core.extractor import Extractor, extract, to_images, train_on_categories
 from vars_core.recommender import ranking
 from vars_core.recommender.base import Recommender
@@ -54,8 +54,8 @@ class Victim:
     def attack(self, shop: Shop, items, epsilon: int, steps: int, seed: int) -> np.ndarray:
         """Photos uint8 of `items` after white-box *reach* through this victim, on the users the attacker knows."""
         owned = np.asarray(shop.split.train[shop.known_users].todense(), bool)
-        objective = promote_by_scores(
-            self.network, self.recommender, shop.known_users, items, self.served, owned, shop.k, reach=True
+        objective = push_by_scores(
+            self.network, self.recommender, shop.known_users, items, self.served, owned, shop.k, "reach"
         )
         draw = generator(seed, "white box", self.name, epsilon)
         options = dict(steps=steps, generator=draw, batch=16, label=self.name)
