@@ -89,3 +89,9 @@ def test_another_python_is_a_line(command):
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "this Python isn't the study's" in done.stderr and "activate" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--profile", "--params"])
+def test_what_a_catalogue_is_checked_with_needs_one(option, capsys):
+    assert main(["check", option, "smoke"]) == 1
+    assert "name its folder" in capsys.readouterr().err

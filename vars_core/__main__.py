@@ -35,6 +35,8 @@ SHARED = ("movielens", "hm")  # converters that can take a share of the users
 
 def _check(options) -> int:
     if options.folder is None:
+        if options.profile or options.params:
+            raise InputError("--profile and --params are what a catalogue is checked with: name its folder, too")
         from vars_core.pipeline import check
 
         return check.report()

@@ -366,7 +366,7 @@ def test_a_photo_that_goes_while_it_is_flagged_is_grey_on_the_sheet(moved, tmp_p
         (["{photos}", "--rate", "nan"], "--rate nan: a rate in percent is a number above 0"),
         (["{photos}", "--rate", "-1"], "--rate -1: a rate in percent is a number above 0"),
         (["{photos}", "--out", "{photos}"], "is the folder with the photos"),
-        (["{photos}", "--out", "{photos}/a/notes.txt"], "{photos}/a/notes.txt"),
+        (["{photos}", "--out", "{photos}/a/notes.txt"], "{photos}/a/notes.txt: a folder is expected, this is a file"),
         (["{photos}", "--out", "{photos}/a/notes.txt/x"], "{photos}/a/notes.txt/x/parts: Not a directory"),
         (["{photos}", "--out", "/proc/nothing"], "/proc/nothing: "),
         (["{photos}", "--defence", "{photos}"], "{photos}/defence.json is missing"),
@@ -388,6 +388,25 @@ def test_what_it_cannot_do_is_said(place, tmp_path, capsys, arguments, said):
     told = capsys.readouterr().err
     assert said.format(photos=place[0] / "photos") in told and told.count("\n") == 1
     assert not (tmp_path / "out" / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["/x", "/", "x", "..", "{photos}/a/notes.txt"])
+def test_a_defence_that_is_none_is_a_line_wherever_it_lies(place, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    photos = place[0] / "photos"
+    assert main(["screen", str(photos), "--out", str(tmp_path / "out"), "--defence", name.format(photos=photos)]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and ("defence.json is missing" in told or "is a file; expected the folder" in told)
+
+
+@pytest.mark.parametrize(
+    ("rank", "world"), [("x", "2"), ("2", "2"), ("-1", "2"), ("0", "0"), ("", "1"), ("0", "1.5")]
+)
+def test_a_process_has_a_number_below_that_of_all(place, tmp_path, capsys, monkeypatch, rank, world):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    assert main(["screen", str(place[0] / "photos"), "--out", str(tmp_path / "out")]) == 1
+    assert f"got RANK={rank}, WORLD_SIZE={world}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", ["0", "-1", "x", "1.5", "", "٣", "99999999999"])

@@ -47,9 +47,9 @@ class ScreenError(InputError, ValueError):
 
 def load_defence(folder: Path, extractor: Path, rate: str) -> tuple[Defence, str, str]:
     """The defence of `folder`; `rate` as its thresholds are named; the first line of journals of its verdicts."""
+    defence_files.opened(folder)  # first, as it says more clearly what is wrong than an extractor that doesn't fit
     if not extractor.is_file():
         raise ScreenError(f"{extractor} is missing: run notebooks 1 to 5 or `dvc repro detection`, or name another")
-    defence_files.opened(folder)  # first, as it says more clearly what is wrong than an extractor that doesn't fit
     try:
         network = Extractor.load(extractor)
     except (RuntimeError, KeyError, TypeError, ValueError, RecursionError, OSError, SafetensorError) as error:
@@ -215,19 +215,29 @@ def run(options) -> int:
         raise ScreenError(f"{error.filename or options.out}: {error.strerror or error}") from None
 
 
+def process() -> tuple[int, int]:
+    """The number of this process and how many there are, from RANK and WORLD_SIZE, which torchrun or a user sets."""
+    given = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not all(number.isascii() and number.isdecimal() for number in given) or not 0 <= int(given[0]) < int(given[1]):
+        raise ScreenError(f"RANK is a number from 0 to WORLD_SIZE - 1; got RANK={given[0]}, WORLD_SIZE={given[1]}")
+    return int(given[0]), int(given[1])
+
+
 def _run(folder: Path, out: Path, options) -> int:
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = process()
     if torch.cuda.is_available() and world > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if not folder.is_dir():
         raise ScreenError(f"{folder}: no such folder" + (", it is a file" if folder.is_file() else ""))
     base = options.defence or paths.read_from("models/defence") / "contrastive"
-    extractor = options.extractor or base.resolve().parents[1] / "recommender" / "extractor.safetensors"
+    extractor = options.extractor or base.resolve().parent.parent / "recommender" / "extractor.safetensors"
     if not (options.extractor or options.defence or extractor.is_file()):
         # notebook 5 was run by hand after the pipeline's 2: the defence is in scratch, the extractor isn't
         extractor = paths.read_from("models/recommender") / "extractor.safetensors"
     defence, rate, head = load_defence(base, extractor, options.rate)
     batch = options.batch or (256 if runtime.device().type == "cuda" else 32)
+    if out.exists() and not out.is_dir():
+        raise ScreenError(f"--out {out}: a folder is expected, this is a file")
     if out.is_dir() and out.samefile(folder):
         raise ScreenError(f"--out {out} is the folder with the photos; results need one of their own")
     (out / "parts").mkdir(parents=True, exist_ok=True)
