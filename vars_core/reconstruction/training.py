@@ -1,6 +1,7 @@
 """Training filters against perturbations that are made as they learn."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -102,37 +103,92 @@ def train_filters(
     extractor = next(iter(arms.values()))[1].extractor
     noted = _checkpoint(checkpoint, arms, photos, cfg, (steps, adaptive_shares), generator)
     attacker = OnlineAttacks(extractor, feature_tensor(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
-    trainers = {name: Trainer(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
-    rows, history = _resumed(noted, trainers, generator)
     # a mirrored or shifted perturbation is no attack any more: photos attacked beforehand come as they are
     paired = None if fixed_attacks is None else np.concatenate([photos, fixed_attacks], axis=3)
-    for step in progress(range(len(history) // len(arms), steps), f"filters {', '.join(arms)}"):
+
+    def batch(rows):
         source = photos if fixed_attacks is None else paired
         images, rows = next_batch(source, rows, cfg.batch_size, generator, unaugmented=fixed_attacks is not None)
         if fixed_attacks is not None:
             images, ready = (part.contiguous(memory_format=torch.channels_last) for part in images.split(3, 1))
-        with torch.no_grad(), mixed_precision(images):
-            clean_features = extractor(images).float()
+        clean_features = _features(extractor, images)
         honest = int(len(images) * CLEAN_SHARE)
         start = honest + int(len(images) * NOISY_SHARE)  # of the attacked ones
         clean, noisy, rest = images[:honest], images[honest:start], images[start:]
         attacked = attacker.attack(rest, clean_features[start:]) if fixed_attacks is None else ready[start:]
         seen = torch.cat([clean, attacker.noise(noisy), attacked])
         place = torch.arange(len(images), device=images.device)
-        perturbed, hostile = place >= honest, place >= start
+
+        def view(name):
+            count = round((adaptive_shares or {}).get(name, 0.0) * len(rest))
+            if not count:
+                return seen
+            own, through = seen.clone(), nn.Sequential(arms[name][0], extractor)
+            own[start : start + count] = attacker.attack(rest[:count], clean_features[start : start + count], through)
+            return own
+
+        return Batch(images, clean_features, place >= honest, place >= start, view), rows
+
+    return _learn(arms, batch, cfg, steps, generator, noted, "filters")
+
+
+def train_denoisers(
+    arms: dict[str, tuple[nn.Module, FilterLoss]],
+    sigmas: dict[str, float],
+    photos: np.ndarray,
+    cfg,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    checkpoint: Path | None = None,
+) -> pd.DataFrame:
+    """Train the filters of all `arms` to remove Gaussian noise, each of its own standard deviation in `sigmas` (of
+    values in [0, 1]): the *randomised* regime, in which a shop adds that noise to every photo.
+
+    All arms see the same `photos` (N, H, W, 3) under the same noise, scaled. Nothing is clipped: the filter sees what
+    the certificate speaks of. Everything else is as `train_filters` has it, which see."""
+    noted = _checkpoint(checkpoint, arms, photos, cfg, (steps, sorted(sigmas.items())), generator)
+    extractor = next(iter(arms.values()))[1].extractor
+
+    def batch(rows):
+        images, rows = next_batch(photos, rows, cfg.batch_size, generator)
+        noise = torch.randn(images.shape, generator=generator).to(images)
+        every = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        features = _features(extractor, images)
+        return Batch(images, features, every, every, lambda name: images + sigmas[name] * noise), rows
+
+    return _learn(arms, batch, cfg, steps, generator, noted, "denoisers")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean `images` (N, 3, H, W), their features (N, D), which are perturbed, which attacked (N,), and what an arm
+    sees of them, by its name."""
+
+    images: torch.Tensor
+    clean_features: torch.Tensor
+    perturbed: torch.Tensor
+    attacked: torch.Tensor
+    view: Callable[[str], torch.Tensor]
+
+
+def _features(extractor: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad(), mixed_precision(images):
+        return extractor(images).float()
+
+
+def _learn(arms, batch, cfg, steps: int, generator, noted: Checkpoint | None, kind: str) -> pd.DataFrame:
+    """Take `steps` steps with each arm, on what `batch` makes of the rows left of an epoch."""
+    trainers = {name: Trainer(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
+    rows, history = _resumed(noted, trainers, generator)
+    for step in progress(range(len(history) // len(arms), steps), f"{kind} {', '.join(arms)}"):
+        seen, rows = batch(rows)
         for name, (model, loss) in arms.items():
-            view = seen
-            if count := round((adaptive_shares or {}).get(name, 0.0) * len(rest)):
-                rows_of = slice(start, start + count)
-                view = seen.clone()
-                view[rows_of] = attacker.attack(
-                    rest[:count], clean_features[rows_of], nn.Sequential(model, extractor)
-                )
-            with mixed_precision(images):
+            view = seen.view(name)
+            with mixed_precision(seen.images):
                 filtered, logit = model.forward_with_gate(view)
-                terms = loss(filtered, images, clean_features, perturbed) | {
-                    "gate": loss.gate(logit, perturbed, hostile)
-                }
+                terms = loss(filtered, seen.images, seen.clean_features, seen.perturbed)
+                terms |= {"gate": loss.gate(logit, seen.perturbed, seen.attacked)}
             trainers[name].step(sum(terms.values()), step)
             history.append({"arm": name, "step": step, **{term: value.item() for term, value in terms.items()}})
         if noted and noted.due():
