@@ -342,6 +342,13 @@ def test_momentum_is_that_of_the_paper():
     torch.testing.assert_close(ours, torch.cat(found), atol=1e-9, rtol=0)
 
 
+def test_decaying_steps_by_hand():
+    """Four steps of 8, 6, 4 and 2 grey levels, where nothing turns them around."""
+    images, objective = quantise(torch.full((2, 3, 8, 8), 0.5)), Linear(weights())
+    found = linf(objective, images, 100, steps=4, step=8, random_start=False, decay=True, generator=generator(0))
+    torch.testing.assert_close(found - images, (20 / 255 * objective.weights.sign()).expand(2, -1, -1, -1))
+
+
 # Trap: normalisation outside the attacked function rescales ε.
 def test_hook_through_a_normalising_extractor_still_spends_epsilon_in_pixels():
     class Normalised(nn.Module):

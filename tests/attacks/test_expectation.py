@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch import nn
 
 from vars_core.attacks.engine import gradient, linf
-from vars_core.attacks.expectation import Expectation
+from vars_core.attacks.expectation import Expectation, MeanFeatures
 from vars_core.attacks.objectives import Objective
 from vars_core.runtime import generator
 
@@ -80,6 +81,21 @@ def test_an_attack_gains_with_draws_where_one_draw_says_little():
         gains.append((calm(found) - calm(IMAGES)).sum().item())
     best = (calm(linf(calm, IMAGES, 8, steps=20, generator=generator(0, "start"))) - calm(IMAGES)).sum().item()
     assert gains[0] < 0.8 * gains[1] < 0.8 * gains[2] <= 0.8 * best
+
+
+def test_mean_features_by_hand():
+    class Squares(nn.Module):
+        def forward(self, images):
+            return images.flatten(1).square()
+
+    noise = torch.randn(3, 1, 3, 4, 4, generator=torch.Generator().manual_seed(7))
+    wanted = torch.stack([Squares()(IMAGES + 0.5 * eta) for eta in noise]).mean(0)
+    torch.testing.assert_close(MeanFeatures(Squares(), 0.5, 3, seed=7)(IMAGES), wanted)
+    # E (x + η)² = x² + σ²
+    many = MeanFeatures(Squares(), 0.5, 20_000, generator(0, "n"))(IMAGES[:1])
+    torch.testing.assert_close(many, IMAGES[:1].flatten(1).square() + 0.25, atol=0.03, rtol=0)
+    with pytest.raises(ValueError, match="got 0"):
+        MeanFeatures(Squares(), 0.5, 0, seed=7)
 
 
 @pytest.mark.parametrize(

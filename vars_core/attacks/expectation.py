@@ -1,7 +1,10 @@
 """Attacks on randomness: an objective's expectation over the noise that a shop adds to each photo (EOT).
 
-Expectation over transformation (Athalye et al. 2018): each look at the objective is the mean over K fresh draws, so
-that its gradient is that of the mean. An attacker who follows one draw a step learns that draw.
+Expectation over transformation (Athalye et al. 2018): each look at the objective is the mean over K fresh draws,
+so that its gradient is that of the mean. An attacker who follows one draw a step learns that draw.
+
+`Expectation` averages what an attacker wants, `MeanFeatures` what the networks see: the first suits a shop that serves
+by one draw, the second one that serves by the mean or the median of many.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from vars_core.attacks.objectives import Objective
 
@@ -34,17 +38,45 @@ class Expectation(Objective):
     counts: bool = True
 
     def __post_init__(self):
-        if self.draws < 1 or not self.sigma >= 0:
-            raise ValueError(f"at least one draw and no negative sigma are needed; got {self.draws}, {self.sigma}")
-        if (self.generator is None) == (self.seed is None):
-            raise ValueError("noise comes from a generator or from a seed; got both or none")
+        _check(self.sigma, self.draws, self.generator, self.seed)
 
     def __call__(self, images):
-        n, source = len(images), self.generator
-        if source is None:
-            source = torch.Generator().manual_seed(self.seed)
-        rows = torch.arange(n, device=images.device).repeat(self.draws)
-        noise = torch.randn((self.draws, 1, *images.shape[1:]), generator=source).to(images)
-        seen = (images + self.sigma * noise).flatten(0, 1)
-        values = self.objective[rows](seen).view(self.draws, n)
+        rows = torch.arange(len(images), device=images.device).repeat(self.draws)
+        seen = _noisy(images, self.sigma, self.draws, self.generator, self.seed)
+        values = self.objective[rows](seen).view(self.draws, len(images))
         return values.logsumexp(0) - math.log(self.draws) if self.counts else values.mean(0)
+
+
+class MeanFeatures(nn.Module):
+    """The mean of `features` (a module, (N, 3, H, W) → (N, D)) over `draws` images x + η; noise as `Expectation` has
+    it."""
+
+    def __init__(
+        self,
+        features: nn.Module,
+        sigma: float,
+        draws: int,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ):
+        super().__init__()
+        _check(sigma, draws, generator, seed)
+        self.features, self.sigma, self.draws, self.generator, self.seed = features, sigma, draws, generator, seed
+
+    def forward(self, images):
+        seen = _noisy(images, self.sigma, self.draws, self.generator, self.seed)
+        return self.features(seen).unflatten(0, (self.draws, len(images))).mean(0)
+
+
+def _check(sigma, draws, generator, seed) -> None:
+    if draws < 1 or not sigma >= 0:
+        raise ValueError(f"at least one draw and no negative sigma are needed; got {draws}, {sigma}")
+    if (generator is None) == (seed is None):
+        raise ValueError("noise comes from a generator or from a seed; got both or none")
+
+
+def _noisy(images, sigma, draws, generator, seed) -> torch.Tensor:
+    """(draws · N, 3, H, W): all images under the first draw, then all under the second, and so on."""
+    source = torch.Generator().manual_seed(seed) if generator is None else generator
+    noise = torch.randn((draws, 1, *images.shape[1:]), generator=source).to(images)
+    return (images + sigma * noise).flatten(0, 1)

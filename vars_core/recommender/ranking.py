@@ -157,3 +157,17 @@ def top_k(scores, train, k: int) -> np.ndarray:
 def last_place_scores(scores: torch.Tensor, owned: torch.Tensor, k: int) -> torch.Tensor:
     """s_u^(k) (U,): each user's k-th best score, of `scores` (U, I) without what they own (boolean (U, I))."""
     return scores.masked_fill(owned, -torch.inf).topk(k, dim=1).values[:, -1]
+
+
+def entry_scores(scores: torch.Tensor, owned: torch.Tensor, items, k: int) -> torch.Tensor:
+    """The k-th best score of a user's other items, which each of `items` (A,) must exceed to be in the list: (U, A).
+
+    `scores` (U, I) are everybody's; `owned` (U, I), boolean, what users have: infinite there, as it enters no list.
+    Minus infinite where a user has fewer than k others. An item is in the list exactly where `item_ranks` is ≤ k."""
+    check_list_length(k, scores.shape[1])
+    masked = scores.masked_fill(owned, -torch.inf)
+    best = masked.topk(min(k + 1, scores.shape[1]), dim=1).values
+    last = best[:, k - 1 : k]
+    beyond = best[:, k:] if best.shape[1] > k else torch.full_like(last, -torch.inf)
+    needed = torch.where(masked[:, items] >= last, beyond, last)
+    return needed.masked_fill(owned[:, items], torch.inf)

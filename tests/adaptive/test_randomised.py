@@ -1,0 +1,109 @@
+"""Serving behind noise: rules by hand, chances in closed form, verdicts that depend on nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from toys import ITEMS, extractor, shop, smooth_photos
+
+from vars_core.adaptive.randomised import RandomisedShop
+from vars_core.recommender import ranking
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
+__all__ = ["extractor", "shop"]  # fixtures
+
+
+@pytest.fixture
+def noisy(shop):
+    return RandomisedShop(shop, nn.Identity(), 0.1, draws=9)
+
+
+def test_without_noise_every_rule_is_the_undefended_shop(shop):
+    for rule in ("one", "mean", "median"):
+        calm = RandomisedShop(shop, nn.Identity(), 0.0, rule, draws=3)
+        torch.testing.assert_close(calm.clean_scores[shop.reporting_users], shop.clean_scores, atol=1e-4, rtol=1e-4)
+        np.testing.assert_array_equal(calm.exposed(ITEMS), shop.exposed(ITEMS))
+        other = smooth_photos(3, seed=7)
+        np.testing.assert_array_equal(calm.exposed(ITEMS, other), shop.exposed(ITEMS, other))
+        for name, values in shop.accuracy().items():
+            np.testing.assert_allclose(calm.accuracy()[name], values)
+
+
+def test_rules_by_hand(noisy):
+    users, photos = noisy.shop.reporting_users, noisy.shop.photos(ITEMS[:1])
+    draws = noisy.scores_by_draw(users, ITEMS[0], photos[0], 9, ITEMS[0])
+    ordered = draws.sort(1).values
+    for rule, error, wanted in (
+        ("mean", None, draws.mean(1)),
+        ("median", None, ordered[:, 4]),  # five of nine say at least so much
+        ("median", 0.02, ordered[:, 1]),  # P(8 or 9 of 9 at a half) = 10/512
+    ):
+        served = replace(noisy, rule=rule, error=error).served_scores(users, ITEMS[:1])
+        torch.testing.assert_close(served[:, 0], wanted)
+    first = replace(noisy, rule="one").served_scores(users, ITEMS[:1])
+    torch.testing.assert_close(first[:, 0], draws[:, 0])
+
+
+def test_a_photo_is_served_alike_whatever_else_is_served(noisy):
+    users = noisy.shop.reporting_users
+    together, alone = noisy.served_scores(users, ITEMS), noisy.served_scores(users, ITEMS[1:2])
+    torch.testing.assert_close(together[:, 1:2], alone)
+    assert not torch.equal(together, replace(noisy, seed=1).served_scores(users, ITEMS))
+
+
+def test_an_upload_gets_draws_of_its_own(noisy):
+    """Else the clean photo's cached draws were known to whoever saw its scores."""
+    users = noisy.shop.reporting_users
+    again = noisy.served_scores(users, ITEMS, None, "upload")
+    assert not torch.equal(again, noisy.served_scores(users, ITEMS))
+
+
+def test_the_entry_score_is_where_ranks_say_that_lists_end(shop):
+    rng = np.random.default_rng(0)
+    for k in (1, 5, 25):
+        scores = torch.from_numpy(rng.integers(0, 12, (20, 30)).astype(np.float32))  # many ties
+        train = shop.split.train[shop.reporting_users]
+        owned = torch.from_numpy(train.toarray())
+        needed = ranking.entry_scores(scores, owned, torch.as_tensor(ITEMS), k)
+        new = torch.from_numpy(rng.integers(-1, 13, (20, 3)).astype(np.float32))
+        ranks = ranking.item_ranks(scores, train, ITEMS, new)
+        np.testing.assert_array_equal(torch.isposinf(needed), np.isnan(ranks))
+        np.testing.assert_array_equal((new > needed).numpy(), np.where(np.isnan(ranks), False, ranks <= k))
+
+
+def test_hits_are_as_frequent_as_the_closed_form_says(shop):
+    """Features that are linear in the photo make scores normal, so that chances are known."""
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(768, shop.features.shape[1])).requires_grad_(False)
+    still = replace(shop, extractor=linear)
+    noisy = RandomisedShop(still, nn.Identity(), 0.2, draws=1, rule="mean")
+    draws, users = 2000, shop.reporting_users
+    hits, needed = noisy.hits(ITEMS, None, draws), noisy.entry_scores(users, ITEMS)
+    images = torch.from_numpy(shop.photos(ITEMS)).permute(0, 3, 1, 2).float() / 255
+    mean = shop.recommender.item_scores(users, ITEMS, linear(images))
+    slopes = shop.recommender.visual_matrix()[users] @ linear[1].weight
+    chance = stats.norm.cdf((mean - needed) / (0.2 * slopes.norm(dim=1, keepdim=True)))
+    known = ~np.isnan(hits)
+    assert np.isnan(hits).sum() == torch.isposinf(needed).sum()
+    spread = np.sqrt(chance * (1 - chance) / draws) + 1e-9
+    assert (np.abs(hits / draws - chance)[known] < 5 * spread[known] + 1e-6).all()
+    assert ((chance > 0.02) & (chance < 0.98))[known].any()  # else nothing was tried
+
+
+def test_one_draw_exposes_as_often_as_draws_hit(noisy):
+    one = replace(noisy, rule="one", draws=40)
+    shares = one.exposed(ITEMS)
+    np.testing.assert_array_equal(shares, one.hits(ITEMS, None, 40) / 40)
+    assert np.nanmax(shares) <= 1 and np.nanmin(shares) >= 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"rule": "mode"}, {"draws": 0}, {"sigma": -1.0}, {"error": 1e-6, "draws": 8}, {"error": 0.0}]
+)
+def test_what_makes_no_sense_is_refused(shop, options):
+    with pytest.raises(ValueError, match="got"):
+        RandomisedShop(**{"shop": shop, "image_filter": nn.Identity(), "sigma": 0.1} | options)

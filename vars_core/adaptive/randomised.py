@@ -1,0 +1,133 @@
+"""A shop that adds Gaussian noise to every photo before its filter, and serves by what several draws say.
+
+A photo x is served as R(x + η), η ~ N(0, σ²I), not clipped before R. Rules of serving: *one* draw for each serving;
+the *mean* of the scores of n draws; their *median*. The last two are computed once after the upload and cached. The
+draws are the shop's secret: an attacker who knew them would face a network without noise. Seeds make a study's own
+runs repeatable and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from vars_core import runtime
+from vars_core.adaptive import certificate
+from vars_core.extractor import to_images
+from vars_core.recommender import accuracy_metrics, ranking
+from vars_core.recommender.shop import Shop
+from vars_core.runtime import progress
+
+RULES = ("one", "mean", "median")
+IMAGES = 256  # through the networks at once
+
+
+@dataclass(frozen=True)
+class RandomisedShop:
+    """`shop`'s catalogue, split, extractor and recommender, behind noise of standard deviation `sigma` ([0, 1] units)
+    and `image_filter` (nn.Identity() for none). Each score is made of `draws` draws by `rule`, one of RULES.
+
+    By the median an item gets the score that enough draws exceed: so many that one whose chance is below a half is
+    listed with probability ≤ `error` (see `certificate.votes_needed`); with `error` None, more than half."""
+
+    shop: Shop
+    image_filter: nn.Module
+    sigma: float
+    rule: str = "median"
+    draws: int = 64
+    error: float | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.rule not in RULES:
+            raise ValueError(f"a rule of serving is one of {', '.join(RULES)}; got {self.rule!r}")
+        if self.draws < 1 or not self.sigma >= 0:
+            raise ValueError(f"at least one draw and no negative sigma are needed; got {self.draws}, {self.sigma}")
+        if self.rule == "median":
+            self.votes  # noqa: B018 - raises where there are too few draws
+
+    @property
+    def votes(self) -> int:
+        """How many draws must say yes for the median rule."""
+        return self.draws // 2 + 1 if self.error is None else certificate.votes_needed(self.draws, self.error)
+
+    @torch.no_grad()
+    def features(self, photo: np.ndarray, draws: int, *stream) -> torch.Tensor:
+        """f(R(x + η)) of one uint8 photo (H, W, 3) under `draws` draws that `stream` names: (draws, D). Draws depend
+        on nothing else, so a photo's scores don't depend on which others are served."""
+        image, source = to_images(photo[None]), runtime.generator(self.seed, "serving", *stream)
+        parts = []
+        for start in range(0, draws, IMAGES):
+            n = min(IMAGES, draws - start)
+            noise = torch.randn((n, *image.shape[1:]), generator=source).to(image)
+            noisy = (image + self.sigma * noise).contiguous(memory_format=torch.channels_last)
+            parts.append(self.shop.extractor(self.image_filter(noisy)).float())
+        return torch.cat(parts)
+
+    def scores_by_draw(self, users, item: int, photo: np.ndarray, draws: int, *stream) -> torch.Tensor:
+        """s(u, i, f(R(x + η))) (U, draws)."""
+        return self.shop.recommender.item_scores(users, [item] * draws, self.features(photo, draws, *stream))
+
+    def served_scores(self, users, items, photos: np.ndarray | None = None, *stream, label="") -> torch.Tensor:
+        """What `items` (A,) score by the rule, with `photos` (A, H, W, 3) in place of their own: (U, A)."""
+        photos = self.shop.photos(items) if photos is None else photos
+        draws, columns = 1 if self.rule == "one" else self.draws, []
+        for item, photo in progress(list(zip(items, photos, strict=True)), label or "serving"):
+            scores = self.scores_by_draw(users, item, photo, draws, item, *stream)
+            if self.rule == "median":
+                scores = scores.kthvalue(draws - self.votes + 1, dim=1, keepdim=True).values
+            columns.append(scores.mean(1))
+        return torch.stack(columns, 1)
+
+    @cached_property
+    def clean_scores(self) -> torch.Tensor:
+        """Everybody's cached scores for the whole catalogue (U, I)."""
+        users, items = range(self.shop.split.train.shape[0]), range(self.shop.split.train.shape[1])
+        return self.served_scores(users, items, label=f"σ = {self.sigma:g}, {self.rule}")
+
+    def accuracy(self) -> dict[str, np.ndarray]:
+        """Per-user accuracy on the held-out items, by the cached scores."""
+        ks = sorted({k for k in (*accuracy_metrics.KS, self.shop.k) if k <= self.clean_scores.shape[1]})
+        return accuracy_metrics.full_ranking(_Cached(self.clean_scores), None, self.shop.split, ks)
+
+    def entry_scores(self, users, items) -> torch.Tensor:
+        """What the items' scores must exceed to be in the users' lists among all others' cached scores: (U, A)."""
+        owned = torch.as_tensor(np.asarray(self.shop.split.train[users].todense(), bool))
+        scores = self.clean_scores[users]
+        return ranking.entry_scores(scores, owned.to(scores.device), torch.as_tensor(items), self.shop.k)
+
+    def exposed(self, items, photos: np.ndarray | None = None, *stream) -> np.ndarray:
+        """Whether each item is in the reporting users' lists (U, A), NaN where they have it. By one draw: how often,
+        of `draws` servings."""
+        users = self.shop.reporting_users
+        if self.rule == "one":
+            hits = self.hits(items, photos, self.draws, *stream)
+            return hits / self.draws
+        own = self.served_scores(users, items, photos, "upload", *stream)
+        needed = self.entry_scores(users, items)
+        return np.where(torch.isposinf(needed).cpu(), np.nan, (own > needed).cpu().double())
+
+    def hits(self, items, photos: np.ndarray | None, draws: int, *stream) -> np.ndarray:
+        """In how many of `draws` draws each item, alone with its photo in `photos` (None: its own), enters the
+        reporting users' lists: (U, A), NaN where they have it."""
+        users, photos = self.shop.reporting_users, self.shop.photos(items) if photos is None else photos
+        needed, columns = self.entry_scores(users, items), []
+        for place, (item, photo) in enumerate(progress(list(zip(items, photos, strict=True)), "draws")):
+            scores = self.scores_by_draw(users, item, photo, draws, "hits", item, *stream)
+            columns.append((scores > needed[:, place, None]).sum(1))
+        counts = torch.stack(columns, 1).cpu().double().numpy()
+        return np.where(torch.isposinf(needed).cpu(), np.nan, counts)
+
+
+class _Cached:
+    """A recommender that says what was computed before."""
+
+    def __init__(self, scores: torch.Tensor):
+        self._scores = scores
+
+    def scores(self, users, features=None) -> torch.Tensor:
+        return self._scores[users]
