@@ -9,6 +9,7 @@ from scipy import stats
 from torch import nn
 from toys import ITEMS, extractor, shop, smooth_photos
 
+from vars_core import checkpoint
 from vars_core.adaptive.randomised import RandomisedShop
 from vars_core.recommender import ranking
 
@@ -82,12 +83,14 @@ def test_hits_are_as_frequent_as_the_closed_form_says(shop):
     still = replace(shop, extractor=linear)
     noisy = RandomisedShop(still, nn.Identity(), 0.2, draws=1, rule="mean")
     draws, users = 2000, shop.reporting_users
-    hits, needed = noisy.hits(ITEMS, None, draws), noisy.entry_scores(users, ITEMS)
+    found, needed = noisy.hits(ITEMS, None, draws), noisy.entry_scores(users, ITEMS)
+    hits = found.counts
     images = torch.from_numpy(shop.photos(ITEMS)).permute(0, 3, 1, 2).float() / 255
     mean = shop.recommender.item_scores(users, ITEMS, linear(images))
     slopes = shop.recommender.visual_matrix()[users] @ linear[1].weight
     chance = stats.norm.cdf((mean - needed) / (0.2 * slopes.norm(dim=1, keepdim=True)))
     known = ~np.isnan(hits)
+    np.testing.assert_allclose(found.by_draw.mean(1), np.nanmean(found.shares, 0), atol=1e-6)
     assert np.isnan(hits).sum() == torch.isposinf(needed).sum()
     spread = np.sqrt(chance * (1 - chance) / draws) + 1e-9
     assert (np.abs(hits / draws - chance)[known] < 5 * spread[known] + 1e-6).all()
@@ -97,8 +100,41 @@ def test_hits_are_as_frequent_as_the_closed_form_says(shop):
 def test_one_draw_exposes_as_often_as_draws_hit(noisy):
     one = replace(noisy, rule="one", draws=40)
     shares = one.exposed(ITEMS)
-    np.testing.assert_array_equal(shares, one.hits(ITEMS, None, 40) / 40)
+    np.testing.assert_array_equal(shares, one.hits(ITEMS, None, 40).counts / 40)
     assert np.nanmax(shares) <= 1 and np.nanmin(shares) >= 0
+
+
+def test_a_count_that_was_interrupted_goes_on(noisy, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS", 0)
+    place, asked, draw = tmp_path / "hits.safetensors", [], RandomisedShop.scores_by_draw
+
+    def count(shop=noisy, stop=None, draws=30):
+        def until(self, *arguments):
+            asked.append(1)
+            if len(asked) == stop:
+                raise KeyboardInterrupt
+            return draw(self, *arguments)
+
+        shop.clean_scores  # noqa: B018 - computed before the count
+        monkeypatch.setattr(RandomisedShop, "scores_by_draw", until)
+        asked.clear()
+        try:
+            return shop.hits(ITEMS, None, draws, checkpoint=place)
+        finally:
+            monkeypatch.setattr(RandomisedShop, "scores_by_draw", draw)
+
+    whole = count()
+    with pytest.raises(KeyboardInterrupt):
+        count(stop=3)
+    again = count()
+    assert len(asked) == 1 and not place.exists()
+    np.testing.assert_array_equal(again.counts, whole.counts)
+    np.testing.assert_array_equal(again.by_draw, whole.by_draw)
+    for other in ({"draws": 31}, {"shop": replace(noisy, sigma=0.2)}, {"shop": replace(noisy, seed=1)}):
+        with pytest.raises(KeyboardInterrupt):
+            count(stop=3)
+        count(**other)
+        assert len(asked) == 3  # another count begins anew
 
 
 @pytest.mark.parametrize(

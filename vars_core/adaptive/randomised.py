@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 
 from vars_core import runtime
 from vars_core.adaptive import certificate
+from vars_core.checkpoint import Checkpoint, fingerprint
 from vars_core.extractor import to_images
 from vars_core.recommender import accuracy_metrics, ranking
 from vars_core.recommender.shop import Shop
@@ -103,24 +105,56 @@ class RandomisedShop:
     def exposed(self, items, photos: np.ndarray | None = None, *stream) -> np.ndarray:
         """Whether each item is in the reporting users' lists (U, A), NaN where they have it. By one draw: how often,
         of `draws` servings."""
-        users = self.shop.reporting_users
         if self.rule == "one":
-            hits = self.hits(items, photos, self.draws, *stream)
-            return hits / self.draws
-        own = self.served_scores(users, items, photos, "upload", *stream)
+            return self.hits(items, photos, self.draws, *stream).shares
+        users = self.shop.reporting_users
         needed = self.entry_scores(users, items)
-        return np.where(torch.isposinf(needed).cpu(), np.nan, (own > needed).cpu().double())
+        listed = self.served_scores(users, items, photos, "upload", *stream) > needed
+        return np.where(torch.isposinf(needed).cpu(), np.nan, listed.cpu().double())
 
-    def hits(self, items, photos: np.ndarray | None, draws: int, *stream) -> np.ndarray:
-        """In how many of `draws` draws each item, alone with its photo in `photos` (None: its own), enters the
-        reporting users' lists: (U, A), NaN where they have it."""
+    def hits(self, items, photos: np.ndarray | None, draws: int, *stream, checkpoint: Path | None = None) -> Hits:
+        """In how many of `draws` draws each of `items` (A,), alone with its photo in `photos` (None: its own), enters
+        the reporting users' lists. With a path as `checkpoint` a long count notes there where it is; interrupted and
+        called again with the same arguments it goes on."""
         users, photos = self.shop.reporting_users, self.shop.photos(items) if photos is None else photos
-        needed, columns = self.entry_scores(users, items), []
-        for place, (item, photo) in enumerate(progress(list(zip(items, photos, strict=True)), "draws")):
-            scores = self.scores_by_draw(users, item, photo, draws, "hits", item, *stream)
-            columns.append((scores > needed[:, place, None]).sum(1))
-        counts = torch.stack(columns, 1).cpu().double().numpy()
-        return np.where(torch.isposinf(needed).cpu(), np.nan, counts)
+        needed = self.entry_scores(users, items)
+        can = ~torch.isposinf(needed)
+        noted = self._checkpoint(checkpoint, items, photos, draws, stream, needed)
+        found = noted.load() if noted else None
+        counts, by_draw = ([], []) if found is None else (list(found[1]["counts"]), list(found[1]["by_draw"]))
+        for place in progress(range(len(counts), len(items)), "draws"):
+            scores = self.scores_by_draw(users, items[place], photos[place], draws, "hits", items[place], *stream)
+            entered = scores > needed[:, place, None]
+            counts.append(entered.sum(1).cpu())
+            by_draw.append((entered.sum(0) / can[:, place].sum().clamp_min(1)).cpu())
+            if noted and noted.due():
+                noted.save({}, {"counts": torch.stack(counts), "by_draw": torch.stack(by_draw)})
+        if noted:
+            noted.remove()
+        counts = torch.stack(counts, 1).double().numpy()
+        return Hits(np.where(can.cpu(), counts, np.nan), torch.stack(by_draw).double().numpy(), draws)
+
+    def _checkpoint(self, path, items, photos, draws, stream, needed) -> Checkpoint | None:
+        if path is None:
+            return None
+        tensors = [t for part in (self.image_filter, self.shop.extractor) for t in part.state_dict().values()]
+        things = (self.sigma, self.seed, draws, stream, np.asarray(items), photos, needed, *tensors)
+        return Checkpoint(path, fingerprint(*things, *self.shop.recommender.state_dict().values()))
+
+
+@dataclass(frozen=True)
+class Hits:
+    """How often items entered lists in `draws` draws: `counts` (U, A), NaN where the user has the item, and the share
+    of lists by draw (A, draws)."""
+
+    counts: np.ndarray
+    by_draw: np.ndarray
+    draws: int
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The share of draws (U, A)."""
+        return self.counts / self.draws
 
 
 class _Cached:

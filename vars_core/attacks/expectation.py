@@ -3,8 +3,8 @@
 Expectation over transformation (Athalye et al. 2018): each look at the objective is the mean over K fresh draws,
 so that its gradient is that of the mean. An attacker who follows one draw a step learns that draw.
 
-`Expectation` averages what an attacker wants, `MeanFeatures` what the networks see: the first suits a shop that serves
-by one draw, the second one that serves by the mean or the median of many.
+`Expectation` averages what an attacker wants, `MeanFeatures` what the networks see: the first suits a shop that
+serves by one draw, the second one that serves by the mean or the median of many.
 """
 
 from __future__ import annotations
