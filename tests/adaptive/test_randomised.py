@@ -10,8 +10,14 @@ from torch import nn
 from toys import ITEMS, extractor, shop, smooth_photos
 
 from vars_core import checkpoint
+from vars_core.adaptive import certificate
 from vars_core.adaptive.randomised import RandomisedShop
+from vars_core.attacks.engine import evaluate, linf
+from vars_core.attacks.expectation import Expectation
+from vars_core.attacks.promotion import push
+from vars_core.extractor import extract, to_images, to_photos
 from vars_core.recommender import ranking
+from vars_core.runtime import generator
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
@@ -143,3 +149,34 @@ def test_a_count_that_was_interrupted_goes_on(noisy, tmp_path, monkeypatch):
 def test_what_makes_no_sense_is_refused(shop, options):
     with pytest.raises(ValueError, match="got"):
         RandomisedShop(**{"shop": shop, "image_filter": nn.Identity(), "sigma": 0.1} | options)
+
+
+@pytest.mark.parametrize("epsilon", [2, 6])
+@pytest.mark.parametrize("aim", ["insa", "promote", "reach"])
+def test_no_attack_exceeds_its_bound(shop, aim, epsilon):
+    """White box, through filter, extractor and recommender, by the expectation over draws: both promises hold."""
+    torch.manual_seed(0)
+    image_filter = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, bias=False)).requires_grad_(False)
+    with torch.no_grad():
+        image_filter[0].weight.mul_(0.1)
+        image_filter[0].weight[range(3), range(3)] += 1 / 9  # a blur
+    sigma, draws, error = 0.15, 2000, 1e-3
+    noisy = RandomisedShop(shop, image_filter, sigma, draws=101, error=1e-3)
+    clean = noisy.hits(ITEMS, None, draws)
+    length = certificate.radius(epsilon, (3, 16, 16))
+    pairs = np.isfinite(clean.counts).sum()
+    bounds = certificate.chance_bound(np.nan_to_num(clean.counts), draws, error / pairs)
+    reachable = certificate.within_reach(np.where(np.isnan(clean.counts), np.nan, bounds), length, sigma)
+    served = replace(shop, features=extract(shop.extractor, shop.catalogue.photos, through=image_filter))
+    objective = Expectation(
+        push(served, ITEMS, nn.Sequential(image_filter, shop.extractor), aim), sigma, 8, generator(0, "noise")
+    )
+    images = to_images(shop.photos(ITEMS))
+    found = linf(objective, images, epsilon, steps=30, decay=True, generator=generator(0, "start"))
+    attacked = noisy.hits(ITEMS, to_photos(found), draws, "attacked")
+    exposed = noisy.exposed(ITEMS, to_photos(found))
+    assert not (exposed > reachable).any()
+    for before, after in zip(clean.by_draw, attacked.by_draw, strict=True):
+        promised = certificate.expected_exposure(certificate.mean_bound(before, error), length, sigma)
+        assert after.mean() <= promised
+    assert (evaluate(objective, found) > evaluate(objective, images)).all()  # the attack does something
