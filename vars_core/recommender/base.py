@@ -119,6 +119,9 @@ class Recommender(nn.Module):
     def _prepare(self, train, features, cfg, generator) -> None:
         raise NotImplementedError
 
+    def refresh(self, features) -> None:
+        """Compute what is served from what was learned, after each epoch; most serve what they learn."""
+
     def score_difference(self, users, positives, negatives, features) -> tuple[torch.Tensor, torch.Tensor]:
         """s(u, i) − s(u, j) per triple (B,), and the mean squared norm of the parameters that took part."""
         raise NotImplementedError

@@ -67,6 +67,7 @@ def train(model, interactions, validation, features, cfg, seed: int, checkpoint=
         triples = np.stack([users[order], positives[order], negatives.draw(users[order], rng)])
         loss = _epoch(model, torch.from_numpy(triples).to(device), features, cfg, optimiser)
         _guess_bias(model, unknown)
+        model.refresh(features)
         return loss
 
     def validate() -> float | None:
