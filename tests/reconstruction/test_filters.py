@@ -11,11 +11,13 @@ from vars_core.reconstruction.classics import JPEG, BitDepth, GaussianBlur, Medi
 from vars_core.reconstruction.filters import (
     ConvDenoiser,
     GlobalViT,
+    UNetDenoiser,
     WindowedViT,
     conv_of_equal_cost,
     load_filter,
     multiply_adds,
     save_filter,
+    unet_of_equal_cost,
     windowed_of_equal_cost,
 )
 
@@ -42,13 +44,18 @@ def windowed():
     return WindowedViT(channels=6, patch=8, width=16, depth=2, heads=2)
 
 
+def unet():
+    torch.manual_seed(0)
+    return UNetDenoiser(width=4)
+
+
 def awake(model):
     """The last convolution starts at zero; give it weights."""
     nn.init.normal_(model.out.weight)
     return model
 
 
-@pytest.mark.parametrize("make", [vit, conv, windowed])
+@pytest.mark.parametrize("make", [vit, conv, windowed, unet])
 @pytest.mark.parametrize("shape", [(32, 32), (16, 40)])
 def test_an_untrained_filter_is_the_identity_bit_for_bit(make, shape):
     shown = images(2, 40)[:, :, : shape[0], : shape[1]]
@@ -56,14 +63,14 @@ def test_an_untrained_filter_is_the_identity_bit_for_bit(make, shape):
     assert torch.equal(make().train()(shown), shown)
 
 
-@pytest.mark.parametrize("make", [vit, conv, windowed])
+@pytest.mark.parametrize("make", [vit, conv, windowed, unet])
 def test_an_untrained_filter_learns_at_once(make):
     model = make()
     (model(images()) - 0.5).square().mean().backward()
     assert model.out.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("make", [vit, conv, windowed])
+@pytest.mark.parametrize("make", [vit, conv, windowed, unet])
 def test_output_is_an_image_and_two_passes_agree(make):
     model = awake(make()).eval()
     with torch.no_grad():
@@ -134,6 +141,26 @@ def test_windows_see_no_further_than_windows():
 def test_sides_that_are_no_multiple_of_the_patch_are_refused(make, patch):
     with pytest.raises(ValueError, match=f"multiples of {patch}"):
         make()(images(1, 34))
+
+
+def test_the_unet_is_the_papers():
+    """Levels of 64, 128, 256, 256, 256 with 2, 3, 3, 3, 3 convolutions down and 3, 3, 3, 2 up, each with what the way
+    down saw: 11.02 million weights, counted by hand."""
+    model = UNetDenoiser()
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 14 + 11 + 1
+    down = 3 * 64 + 64 * 64 + 64 * 128 + 2 * 128**2 + 128 * 256 + 2 * 256**2 + 2 * 3 * 256**2
+    up = 2 * (512 * 256 + 2 * 256**2) + 384 * 128 + 2 * 128**2 + 192 * 64 + 64**2
+    assert sum(layer.weight.numel() for layer in convolutions) == 9 * (down + up) + 64 * 3
+    torch.manual_seed(0)
+    assert far_change(UNetDenoiser(width=16)) > 0
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_the_unet_can_cost_the_same(side):
+    ours = GlobalViT(channels=24, patch=4, width=64, depth=3, heads=2)
+    rival = unet_of_equal_cost(ours, side)
+    assert multiply_adds(rival, side) == pytest.approx(multiply_adds(ours, side), rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ class VisualLightGCN(Recommender):
 
 
 class _Graph:
-    """Ã of users and items as a sparse matrix, the nodes without edges, and o_i, the item's own weight in its mean."""
+    """Ã of users and items as a sparse matrix, the nodes without edges, and o_i, an item's own weight in its mean."""
 
     def __init__(self, train: sparse.csr_array, device):
         edges = train.astype(np.float32)

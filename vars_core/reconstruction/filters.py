@@ -164,6 +164,52 @@ class ConvDenoiser(_FullResolution):
         self.settings = dict(channels=channels, width=width, depth=depth, blocks=blocks, gated=gated)
 
 
+class _Convolutions(nn.Sequential):
+    """`count` times convolution, batch normalisation, ReLU; the first convolution has the stride."""
+
+    def __init__(self, width_in: int, width: int, count: int, stride: int = 1):
+        layers = []
+        for place in range(count):
+            first = place == 0
+            convolution = nn.Conv2d(width_in if first else width, width, 3, stride if first else 1, 1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+
+class UNetDenoiser(nn.Module):
+    """x − U(x): the U-Net of Liao et al. (CVPR 2018, high-level representation guided denoiser), which the nearest
+    rival, Merra et al.'s Adversarial Image Denoiser (SIGIR 2023), takes over: four levels down by strides of 2, and
+    up again with what the way down saw. `width` is 64 in both papers. The last convolution starts at zero."""
+
+    patch = 1  # any side will do
+
+    def __init__(self, *, width: int = 64):
+        super().__init__()
+        self.settings, self.gate = {"width": width}, None
+        widths = [times * width for times in (1, 2, 4, 4, 4)]
+        pairs = zip(widths, widths[1:], strict=False)
+        self.down = nn.ModuleList([_Convolutions(3, width, 2), *(_Convolutions(a, b, 3, 2) for a, b in pairs)])
+        up = ((8, 4, 3), (8, 4, 3), (6, 2, 3), (3, 1, 2))  # from and to how many times the width, and convolutions
+        self.up = nn.ModuleList(_Convolutions(a * width, b * width, count) for a, b, count in up)
+        self.out = nn.Conv2d(width, 3, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, images):
+        return self.forward_with_gate(images)[0]
+
+    def forward_with_gate(self, images):
+        """R(x) (N, 3, H, W), and None: it has no gate."""
+        seen, hidden = [], images
+        for block in self.down:
+            hidden = block(hidden)
+            seen.append(hidden)
+        for block, lateral in zip(self.up, seen[-2::-1], strict=True):
+            larger = F.interpolate(hidden, size=lateral.shape[2:], mode="bilinear", align_corners=False)
+            hidden = block(torch.cat([larger, lateral], 1))
+        return _ClampThrough.apply(images - self.out(hidden).float()), None
+
+
 def multiply_adds(model: nn.Module, size: int) -> int:
     """Multiply-adds of one forward pass on one image of `size`², counted by PyTorch's own counter."""
     parameter = next(model.parameters())
@@ -184,6 +230,11 @@ def windowed_of_equal_cost(vit: GlobalViT, size: int) -> WindowedViT:
     return _of_equal_cost(lambda width: WindowedViT(**vit.settings | {"width": width}), vit, size, step)
 
 
+def unet_of_equal_cost(vit: GlobalViT, size: int) -> UNetDenoiser:
+    """The UNetDenoiser whose width brings it nearest to `vit`'s multiply-adds at images of `size`²."""
+    return _of_equal_cost(lambda width: UNetDenoiser(width=width), vit, size, 1)
+
+
 def _of_equal_cost(make, model: nn.Module, size: int, step: int) -> nn.Module:
     """`make(width)` for the width, of the multiples of `step` below 512, that costs what `model` does."""
     budget, widths = multiply_adds(model, size), range(step, 512, step)
@@ -198,7 +249,7 @@ def _of_equal_cost(make, model: nn.Module, size: int, step: int) -> nn.Module:
     return make(min(widths[low : high + 1], key=gap))
 
 
-FILTERS = {kind.__name__: kind for kind in (GlobalViT, WindowedViT, ConvDenoiser)}
+FILTERS = {kind.__name__: kind for kind in (GlobalViT, WindowedViT, ConvDenoiser, UNetDenoiser)}
 
 
 def save_filter(model: nn.Module, file: Path, **metadata: str) -> None:
