@@ -123,8 +123,11 @@ class _Graph:
         normalised = (scale @ adjacency @ scale).tocsr()
         places = np.stack(normalised.tocoo().coords).astype(np.int64)
         values, shape = torch.from_numpy(normalised.data), normalised.shape
-        matrix = torch.sparse_coo_tensor(torch.from_numpy(places), values, shape, check_invariants=True)
-        self.matrix = matrix.coalesce().to(device)
+        with torch.sparse.check_sparse_tensor_invariants(
+            enable=False
+        ):  # scipy has checked them; said, else torch warns
+            matrix = torch.sparse_coo_tensor(torch.from_numpy(places), values, shape)
+            self.matrix = matrix.coalesce().to(device)
         self.isolated = torch.from_numpy(degree == 0)[:, None].to(device)
         # (I + Ã + Ã²) / 3 on the diagonal: a bipartite graph has no way of one step back
         back = np.asarray(normalised.power(2).sum(1)).ravel()
