@@ -10,7 +10,7 @@ from torch import nn
 from toys import ITEMS, extractor, shop, smooth_photos
 
 from vars_core import checkpoint
-from vars_core.adaptive import certificate
+from vars_core.adaptive import certificate, noisy_ways
 from vars_core.adaptive.randomised import RandomisedShop
 from vars_core.attacks.engine import evaluate, linf
 from vars_core.attacks.expectation import Expectation
@@ -180,3 +180,43 @@ def test_no_attack_exceeds_its_bound(shop, aim, epsilon):
         promised = certificate.expected_exposure(certificate.mean_bound(before, error), length, sigma)
         assert after.mean() <= promised
     assert (evaluate(objective, found) > evaluate(objective, images)).all()  # the attack does something
+
+
+@pytest.fixture
+def behind(shop):
+    torch.manual_seed(0)
+    blur = nn.Conv2d(3, 3, 3, padding=1, bias=False).requires_grad_(False)
+    with torch.no_grad():
+        blur.weight.zero_()
+        blur.weight[range(3), range(3)] = 1 / 9
+    return RandomisedShop(shop, blur, 0.15, draws=15)
+
+
+@pytest.mark.parametrize("rule", ["one", "median"])
+def test_each_way_keeps_the_budget_and_gains(behind, rule):
+    noisy, draw = replace(behind, rule=rule), generator(0, "ways")
+    clean = noisy.shop.photos(ITEMS)
+    goal = noisy_ways.objective(noisy, ITEMS, "reach", 64, generator(1, "judge"))
+    ways = {
+        "through noise": noisy_ways.through_noise(noisy, ITEMS, "reach", 6, 20, 8, draw),
+        "without noise": noisy_ways.without_noise(noisy, ITEMS, "reach", 6, 20, draw),
+        "asking": noisy_ways.by_asking(noisy, ITEMS, "reach", 6, 150, 8, draw),
+        "surrogate": noisy_ways.through_noise(noisy, ITEMS, "reach", 6, 20, 8, draw, image_filter=nn.Identity()),
+        "known": noisy_ways.with_known_noise(noisy, ITEMS, "reach", 6, 20, draw)[0],
+    }
+    worth = {name: evaluate(goal, to_images(photos)) for name, photos in ways.items()}
+    start = evaluate(goal, to_images(clean))
+    for name, photos in ways.items():
+        assert np.abs(photos.astype(int) - clean).max() <= 6, name
+        assert worth[name].mean() > start.mean(), name
+    assert worth["through noise"].mean() >= max(worth[name].mean() for name in ("asking", "surrogate")) - 0.05
+
+
+def test_known_noise_is_no_noise(behind):
+    """Made against the very draw, a photo gets further than the same attack does against fresh draws."""
+    noisy, gained = replace(behind, rule="one", sigma=0.5), []
+    for seed in range(6):
+        own = replace(noisy, seed=seed)
+        photos, listed = noisy_ways.with_known_noise(own, ITEMS, "reach", 16, 30, generator(seed, "known"))
+        gained.append(np.nanmean(listed) - np.nanmean(own.exposed(ITEMS, photos)))
+    assert np.mean(gained) > 0

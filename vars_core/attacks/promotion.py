@@ -21,15 +21,15 @@ from vars_core.runtime import device
 AIMS = ("insa", "promote", "reach")
 
 
-def push(shop: Shop, items, features: nn.Module, aim: str) -> Push:
+def push(shop: Shop, items, features: nn.Module, aim: str, served: torch.Tensor | None = None) -> Push:
     """The objective `aim` of AIMS for `items` (A,), one per image, through `features`, on the users known to
-    attackers."""
+    attackers. `served` (U, I): what all items score there, for those users, if not what the shop's features say."""
     scores = shop.recommender.scores(shop.known_users, shop.features).to(device())
     owned = torch.as_tensor(np.asarray(shop.split.train[shop.known_users].todense())).to(device())
     weights = shop.recommender.visual_matrix()[shop.known_users]
     own = torch.from_numpy(shop.features[items]).to(device())
     # s^(k): only below the k-th best of the others is there no place left in the list
-    thresholds = ranking.last_place_scores(scores, owned, shop.k)
+    thresholds = ranking.last_place_scores(scores if served is None else served.to(device()), owned, shop.k)
     offsets = scores[:, items] - weights @ own.T
     return Push(features, weights, offsets, thresholds, aim, reach_temperature(scores))
 
