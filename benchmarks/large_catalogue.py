@@ -7,15 +7,17 @@ The catalogue is drawn: films of eight hidden factors, whose photos show three o
 from 20 to 1,500 films. Each notebook runs as a stage of `vars study` with the profile `real`.
 """
 
+import contextlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 from PIL import Image
 
 from benchmarks import results
@@ -56,12 +58,26 @@ def write(folder: Path, films: int = FILMS, users: int = USERS, mean: float = ME
 def row(catalogue: Path, work: Path, notebook: str, profile: str) -> dict:
     """Run one notebook on `catalogue`; its minutes and the peak memory of its kernel, in GB (10^9 bytes)."""
     command = [sys.executable, "-m", "vars_core", "study", "films", "--data", catalogue, "--work", work]
-    subprocess.run([*map(str, command), "--profile", profile, "--only", notebook], check=True, cwd=paths.root())
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = subprocess.Popen([*map(str, command), "--profile", profile, "--only", notebook], cwd=paths.root())
+    peak = 0
+    while run.poll() is None:
+        peak = max(peak, largest(psutil.Process(run.pid)))
+        time.sleep(0.2)
+    if run.returncode:
+        raise SystemExit(f"notebook {notebook} failed")
     state = json.loads((work / "state.json").read_text(encoding="utf-8"))
     seconds = next(entry["seconds"] for name, entry in state.items() if name.startswith(notebook))
-    per = 1e9 if sys.platform == "darwin" else 1e6
-    return {"notebook": notebook, "minutes": seconds / 60, "peak_gb": used.ru_maxrss / per}
+    return {"notebook": notebook, "minutes": seconds / 60, "peak_gb": peak / 1e9}
+
+
+def largest(process: psutil.Process) -> int:
+    """Bytes in memory of the largest process of a family: the kernel is a child of a child."""
+    found = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found = max(found, one.memory_info().rss)
+    return found
 
 
 def main(arguments=None) -> int:

@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"Screening JPEG of {SIDE} px, decoded to 64 px, with the laptop profile's filter and detector on CPU. Peak "
         f"memory is ru_maxrss of the largest process. Load averages of the machine at the end: {load}."
     )
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(found).astype(object).fillna("")  # a row has its own measures only
     results.write("screening", table, {"goal": GOAL, "load": load, "rows": found}, options.out, caption)
 
 
