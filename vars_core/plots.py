@@ -28,7 +28,7 @@ DEFENCE_COLOURS = defaultdict(lambda: UNNAMED, {
 })  # fmt: skip
 ATTACK_COLOURS = defaultdict(lambda: UNNAMED, {
     "none": _GREY, "noise": _BROWN, "fgsm": _ORANGE, "pgd": _RED, "mim": _PURPLE, "untargeted:pgd": _PINK,
-    "promote:fgsm": _SKY, "promote:pgd": _BLUE, "reach:pgd": _GREEN,
+    "promote:fgsm": _SKY, "promote:pgd": _BLUE, "insa:pgd": _YELLOW, "reach:pgd": _GREEN,
 })  # fmt: skip
 LONGEST = 40  # characters of a label: a figure grows with its texts
 
