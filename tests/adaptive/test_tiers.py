@@ -45,7 +45,7 @@ def scene(shop):
     return Scene.build(shop, defence, ITEMS, np.array([0, 1, 3]))
 
 
-@pytest.mark.parametrize("aim", ("hook", "promote", "reach"))
+@pytest.mark.parametrize("aim", ("hook", "insa", "promote", "reach"))
 def test_adaptive_attacks_keep_the_budget(scene, aim):
     clean, draw = scene.undefended.photos(ITEMS).astype(int), generator(0)
     found = [ways.oblivious(scene, 8, 2, draw, aim), ways.through_filter(scene, 8, 2, draw, aim)]
@@ -105,7 +105,7 @@ def test_tiers_hold_what_lower_ones_hold(scene):
     options = dict(steps=2, penalties=[0.1, 1.0], queries=5, seed=0)
     other_objective = scene.objective(False, "hook")
     pools = tiers.attacks_by_tier(scene, "reach", 8, surrogate=scene, other_objective=other_objective, **options)
-    assert [len(pools[t]) for t in ("T0", "T1", "T2", "T3", "T4")] == [2, 4, 6, 13, 2]
+    assert [len(pools[t]) for t in ("T0", "T1", "T2", "T3", "T4")] == [3, 5, 8, 16, 2]
     for lower, higher in (("T0", "T1"), ("T1", "T2"), ("T2", "T3")):
         assert all(pools[higher][kind] is photos for kind, photos in pools[lower].items())
     clean = scene.undefended.photos(ITEMS).astype(int)

@@ -41,15 +41,19 @@ def attacks_by_tier(
     """Photos by tier and kind of attack. A tier holds those of all lower ones too, but for T4, which sees nothing of
     the models.
 
+    With the aim *reach* the peers' objective, *insa*, is tried, too: where it gets further, it counts.
+
     `surrogate` is the same scene with a surrogate defence; without it there is no T1. `other_objective` is the hook
     objective through an extractor of the attacker's own; with it T4 brings such photos, too. `reuse` are pools of
     another defence whose T0 and T1, which don't depend on the defence, are taken over."""
     draw = generator(seed, "adaptive", aim, epsilon)
     known = {tier: photos for tier, photos in (reuse or {}).items() if tier in ("T0", "T1")}
-    options = (epsilon, steps, draw, aim)
+    options, peers = (epsilon, steps, draw, aim), (epsilon, steps, draw, "insa")
     if "T0" not in known:
         # APGD, too: the undefended exposure shall not be lower just because a weaker attack was used for it
         known["T0"] = {"PGD on f": oblivious(scene, *options), "APGD on f": oblivious(scene, *options, apgd)}
+        if aim == "reach":
+            known["T0"]["insa on f"] = oblivious(scene, *peers)
     if "T1" not in known and surrogate is not None:
         (both,) = through_detector(surrogate, epsilon, steps, penalties[-1:], draw, aim=aim, shut=surrogate.gated)
         surrogates = {
@@ -58,6 +62,8 @@ def attacks_by_tier(
         }
         known["T1"] = known["T0"] | surrogates
     through = {name: through_filter(scene, *options, attack, shut) for name, attack, shut in filter_ways(scene)}
+    if aim == "reach":
+        through["insa through R"] = through_filter(scene, *peers, shut=scene.gated)
     known["T2"] = known.get("T1", known["T0"]) | through
     evading = {}
     ways = [("", True, linf, False, penalties), (", no filter", False, linf, False, penalties)]
@@ -68,6 +74,10 @@ def attacks_by_tier(
     for name, defended, attack, shut, weights in ways:
         found = through_detector(scene, epsilon, steps, weights, draw, defended, aim, attack, shut)
         evading |= {f"λ = {c}{name}": photos for c, photos in zip(weights, found, strict=True)}
+    if aim == "reach":
+        (evading["insa past both"],) = through_detector(
+            scene, epsilon, steps, penalties[-1:], draw, aim="insa", shut=scene.gated
+        )
     others = {
         "orthogonal": orthogonal_evasion(scene, *options),
         "matching": feature_matching(scene, epsilon, steps, draw),
