@@ -3,9 +3,12 @@ ask).
 
 In reading order:
 
-    scene  items, hooks, the shop with and without the filter, and the defence
-    ways   ways of attack through filter and detector, a function each
-    tiers  the ways that each tier has, and the worst case per item
+    scene        items, hooks, the shop with and without the filter, and the defence
+    ways         ways of attack through filter and detector, a function each
+    tiers        the ways that each tier has, and the worst case per item
+    randomised   a shop that adds noise to every photo: rules of serving, and how often a photo enters lists
+    noisy_ways   ways of attack on such a shop
+    certificate  what no attack on it can exceed, with proof
 
 It imports every room below: `detection`, `reconstruction`, `attacks`, `recommender`, `data`.
 

@@ -8,6 +8,8 @@ In reading order:
     engine             budget, rounding, FGSM, PGD, MIM, noise; batches and results
     objectives         look like a bestseller (hook), run away, be of a class; sums, thresholds, evasion
     promotion          be in lists: insa, promote, reach, and demote, in any recommender
+    expectation        any of them as a mean over noise that a shop adds
+    beyond_linf        an L2 budget, a sticker, light and colour
     apgd               Auto-PGD, which chooses its own steps
     carlini_wagner     the smallest change that reaches a value
     orthogonal         reach an objective and fool a detector without trading one for the other

@@ -8,6 +8,7 @@ In reading order:
     calibration      thresholds at a false-alarm rate, AUROC and rates with intervals
     defence_files    a defence on disk, with hashes: what is damaged is noticed
     defence          filter and detector: fitted jointly, calibrated, saved; `screen` for an upload
+    uploads          near-duplicates that one seller uploads, counted by perceptual hashes
     listing          which photos lie under a folder, and marks by which a changed one is noticed
     journal          verdicts on disk as they are reached: what a killed run leaves, and another goes on with
     screen           `vars screen`: a folder of photos, resumable, in several processes

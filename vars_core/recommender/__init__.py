@@ -11,6 +11,7 @@ In reading order:
     vbpr              the same with a linear view of the photos: attacked first
     amr               VBPR trained against changed features
     dvbpr             tastes and the network that sees, trained end to end
+    lightgcn          a graph of users and items, with a visual branch
     visual_knn        what looks like what a user has
     victims           all of them by name
     bpr               training on triples: user, item, other item

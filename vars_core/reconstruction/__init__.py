@@ -3,12 +3,13 @@ photo.
 
 In reading order:
 
-    filters           the global vision transformer, its gate, and rivals of equal cost
-    training          its loss, and training against attacks made as it learns
-    online_attacks    what training sees: attacks, noise and honest edits, drawn anew for every batch
-    classics          filters that need no training: JPEG, bit depth, median, blur, total variation
-    recovery          what a filter gives back, and what it costs on clean photos
-    robust_extractor  the defence that changes the victim instead
+    filters             the global vision transformer, its gate, and rivals of equal cost
+    training            its loss, and training against attacks made as it learns
+    online_attacks      what training sees: attacks, noise and honest edits, drawn anew for every batch
+    classics            filters that need no training: JPEG, bit depth, median, blur, total variation
+    recovery            what a filter gives back, and what it costs on clean photos
+    robust_extractor    the defence that changes the victim instead
+    denoise_to_protect  the nearest rival: its photos and its training
 
 It imports `attacks`, `recommender`, `data` and the modules at the top of the package.
 
