@@ -16,6 +16,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Epsilon = Annotated[int, Field(ge=1, le=255, description="ε in 8-bit steps, 1 to 255")]
 Epsilons = Annotated[list[Epsilon], Field(min_length=1)]
+Budget = Annotated[float, Field(gt=0, le=255, allow_inf_nan=False, description="ε in 8-bit steps, up to 255")]
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -111,6 +112,10 @@ class Reconstruction(Section):
     adaptive_share: Share = 0.8
     adaptive_ranking_weight: Weight = 100.0
     robust_steps: Count = 100
+    sigmas: Annotated[list[Positive], Field(min_length=1)] = [0.25, 0.5, 1.0]
+    denoiser_steps: Count = 400
+    denoiser_ranking_weight: Weight = 10.0
+    unet_widths: list[Count] = []
 
     @model_validator(mode="after")
     def _divides(self):
@@ -122,6 +127,11 @@ class Reconstruction(Section):
     def shape(self) -> dict[str, int]:
         """The arguments of `filters.GlobalViT`."""
         return {name: getattr(self, name) for name in ("patch", "width", "depth", "heads", "channels", "blocks")}
+
+    @property
+    def denoising(self) -> "Reconstruction":
+        """With the losses of the randomised regime: what counts is how a photo is ranked behind the noise."""
+        return self.model_copy(update={"ranking_weight": self.denoiser_ranking_weight, "gate_weight": 0.0})
 
     @property
     def adaptive(self) -> "Reconstruction":
@@ -161,6 +171,20 @@ class Adaptive(Section):
     checked: Several = 4
 
 
+class Certificate(Section):
+    """What a shop that adds noise promises, how sure it is of it, and the attacks that try to exceed it."""
+
+    epsilons: Annotated[list[Budget], Field(min_length=1)] = [0.5, 1, 2, 4, 8]
+    items: Several = 60
+    draws: Several = 420
+    confidence: Share = 0.999
+    served: Several = 64
+    attacked: Several = 12
+    steps: Count = 50
+    expectation: Count = 8
+    queries: Count = 200
+
+
 class Study(Section):
     """A whole parameter file."""
 
@@ -172,6 +196,7 @@ class Study(Section):
     detection: Detection
     ablations: Ablations
     adaptive: Adaptive
+    certificate: Certificate
 
 
 def load(path: Path | str, sections: list[str] | None = None) -> dict:
