@@ -15,6 +15,7 @@ NOTEBOOKS = (
     "05_detection",
     "06_ablations",
     "07_adaptive",
+    "08_certificate",
 )
 
 

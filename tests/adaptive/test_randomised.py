@@ -55,6 +55,12 @@ def test_rules_by_hand(noisy):
     torch.testing.assert_close(first[:, 0], draws[:, 0])
 
 
+def test_every_rule_from_one_pass(noisy):
+    for rule, shop in noisy.by_every_rule().items():
+        assert shop.rule == rule and "clean_scores" in vars(shop)
+        torch.testing.assert_close(shop.clean_scores, replace(noisy, rule=rule).clean_scores)
+
+
 def test_a_photo_is_served_alike_whatever_else_is_served(noisy):
     users = noisy.shop.reporting_users
     together, alone = noisy.served_scores(users, ITEMS), noisy.served_scores(users, ITEMS[1:2])

@@ -74,7 +74,7 @@ def test_what_is_no_notebook_is_named(tmp_path, capsys):
     assert "a.ipynb is not a notebook" in capsys.readouterr().err
 
 
-def test_there_are_seven():
+def test_there_are_eight():
     assert [p.stem for p in SOURCES] == [s.notebook for s in stages.stages(ROOT)]
 
 

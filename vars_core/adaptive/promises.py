@@ -1,4 +1,4 @@
-"""What counted draws let a shop promise: the two bounds of `certificate`, over items and budgets, in one table."""
+"""What counted draws let a shop promise: the two bounds of `certificate`, by item and budget, in one table."""
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,9 @@ from vars_core.adaptive.randomised import Hits
 def promises(
     hits: Hits, sigma: float, epsilons, shape: tuple[int, ...], *, error: float, served_error: float
 ) -> pd.DataFrame:
-    """Shares of lists that no change within ε reaches, for `hits` of photos of `shape`, such as (3, 64, 64), as they
-    are: one row per ε and rule, with `bound` and what the bound would be if the counted shares were exact (`point`).
+    """Shares of lists that no change within ε exceeds, for `hits` of photos of `shape`, such as (3, 64, 64), as they
+    are: one row per item (its place among those of `hits`), ε and rule of serving, with `bound`, and `point`, what it
+    would be if the counted shares were exact. Means of bounds over items are bounds of the means.
 
     All bounds of the table hold together with probability ≥ 1 − `error`: half of it goes to each rule, and there in
     equal parts to items (*one*) or to users and items (*median*). A user whose chance is below a half gets an item by
@@ -21,19 +22,15 @@ def promises(
     chances = np.where(pairs, 1.0, np.nan)
     chances[pairs] = certificate.chance_bound(counts[pairs], hits.draws, error / 2 / pairs.sum())
     means = np.array([certificate.mean_bound(shares, error / 2 / len(hits.by_draw)) for shares in hits.by_draw])
-    rows = []
+    tables = []
     for epsilon in epsilons:
         radius = certificate.radius(epsilon, shape)
-        bounds = {"median": (_reached(chances, radius, sigma) + served_error, _reached(hits.shares, radius, sigma))}
-        bounds["one"] = tuple(
-            certificate.expected_exposure(values, radius, sigma).mean() for values in (means, hits.by_draw.mean(1))
+        median, median_point, one, one_point = (
+            np.nanmean(certificate.within_reach(chances, radius, sigma), axis=0) + served_error,
+            np.nanmean(certificate.within_reach(hits.shares, radius, sigma), axis=0),
+            *(certificate.expected_exposure(values, radius, sigma) for values in (means, hits.by_draw.mean(1))),
         )
-        for rule, (bound, point) in bounds.items():
-            row = {"sigma": sigma, "epsilon": epsilon, "rule": rule, "bound": min(1.0, bound), "point": point}
-            rows.append(row | {"draws": hits.draws, "n": counts.shape[1]})
-    return pd.DataFrame(rows)
-
-
-def _reached(chances, radius: float, sigma: float) -> float:
-    """The share of users within reach, averaged over items."""
-    return float(np.nanmean(certificate.within_reach(chances, radius, sigma), axis=0).mean())
+        about = {"item": np.arange(counts.shape[1]), "sigma": sigma, "epsilon": float(epsilon)}
+        for rule, bound, point in (("one", one, one_point), ("median", median, median_point)):
+            tables.append(pd.DataFrame(about | {"rule": rule, "bound": np.minimum(bound, 1.0), "point": point}))
+    return pd.concat(tables, ignore_index=True)

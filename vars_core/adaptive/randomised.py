@@ -8,7 +8,7 @@ runs repeatable and nothing else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -79,17 +79,35 @@ class RandomisedShop:
         photos = self.shop.photos(items) if photos is None else photos
         draws, columns = 1 if self.rule == "one" else self.draws, []
         for item, photo in progress(list(zip(items, photos, strict=True)), label or "serving"):
-            scores = self.scores_by_draw(users, item, photo, draws, item, *stream)
-            if self.rule == "median":
-                scores = scores.kthvalue(draws - self.votes + 1, dim=1, keepdim=True).values
-            columns.append(scores.mean(1))
+            columns.append(self._by_rule(self.scores_by_draw(users, item, photo, draws, item, *stream)))
         return torch.stack(columns, 1)
+
+    def _by_rule(self, scores: torch.Tensor) -> torch.Tensor:
+        """What the draws' scores (U, draws) make of an item: (U,)."""
+        if self.rule == "one":
+            return scores[:, 0]
+        if self.rule == "mean":
+            return scores.mean(1)
+        return scores.kthvalue(self.draws - self.votes + 1, dim=1).values
 
     @cached_property
     def clean_scores(self) -> torch.Tensor:
         """Everybody's cached scores for the whole catalogue (U, I)."""
         users, items = range(self.shop.split.train.shape[0]), range(self.shop.split.train.shape[1])
         return self.served_scores(users, items, label=f"σ = {self.sigma:g}, {self.rule}")
+
+    def by_every_rule(self) -> dict[str, RandomisedShop]:
+        """This shop under each of RULES, their cached scores from one pass over the catalogue."""
+        shops = {rule: replace(self, rule=rule) for rule in RULES}
+        users, items = range(self.shop.split.train.shape[0]), range(self.shop.split.train.shape[1])
+        columns = {rule: [] for rule in RULES}
+        for item in progress(items, f"σ = {self.sigma:g}"):
+            scores = self.scores_by_draw(users, item, self.shop.photos([item])[0], self.draws, item)
+            for rule, shop in shops.items():
+                columns[rule].append(shop._by_rule(scores))
+        for rule, shop in shops.items():
+            shop.__dict__["clean_scores"] = torch.stack(columns[rule], 1)
+        return shops
 
     def accuracy(self) -> dict[str, np.ndarray]:
         """Per-user accuracy on the held-out items, by the cached scores."""

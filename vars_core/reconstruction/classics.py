@@ -5,6 +5,7 @@ import torch
 from kornia.filters import GaussianBlur2d, MedianBlur
 from skimage.restoration import denoise_tv_chambolle
 from torch import nn
+from torch.nn import functional as F
 from torchvision.io import decode_jpeg, encode_jpeg
 
 from vars_core.attacks.engine import quantise
@@ -61,6 +62,33 @@ class TotalVariation(nn.Module):
         photos = images.detach().permute(0, 2, 3, 1).cpu().numpy()
         smooth = [denoise_tv_chambolle(photo, weight=self.weight, channel_axis=2) for photo in photos]
         return torch.from_numpy(np.stack(smooth)).to(images).permute(0, 3, 1, 2).clamp(0, 1)
+
+
+class Halved(nn.Module):
+    """Half the side by averaging, and back by bilinear interpolation (Guo et al. 2018 resize likewise)."""
+
+    def forward(self, images):
+        small = F.interpolate(images, scale_factor=0.5, mode="area")
+        return F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
+
+
+class StraightThrough(nn.Module):
+    """`image_filter`, with the identity's gradient: how to attack through a filter that has none (backward pass
+    differentiable approximation, Athalye et al. 2018)."""
+
+    def __init__(self, image_filter: nn.Module):
+        super().__init__()
+        self.image_filter = image_filter
+
+    def forward(self, images):
+        return images + (self.image_filter(images) - images).detach()
+
+
+def smoothers() -> dict[str, nn.Module]:
+    """Filters that need no training and hinder attackers who know them, more or less at the price of detail; each has
+    a gradient for them."""
+    arms = {f"blur{sigma}": GaussianBlur(sigma) for sigma in (1, 2, 3, 4)}
+    return arms | {"halved": Halved(), "median": Median(), "jpeg75": StraightThrough(JPEG(75))}
 
 
 def classics() -> dict[str, nn.Module]:
