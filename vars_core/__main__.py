@@ -174,6 +174,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--extractor", type=Path, help="the one it was fitted with; by default where the stages put it")
     one.add_argument("--rate", default="1", help="false alarms among honest photos, per cent (%(default)s)")
     one.add_argument("--batch", type=_batch, help="photos at once; 32, on a GPU 256")
+    rules = "write features of photos that aren't flagged, served behind noise by one draw, the mean or the median"
+    one.add_argument("--serve", choices=("one", "mean", "median"), metavar="RULE", help=rules)
+    one.add_argument("--draws", type=_batch, default=64, help="behind a mean or a median (%(default)s)")
 
     one = _command(
         commands, _study, "study",

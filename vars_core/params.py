@@ -169,6 +169,15 @@ class Adaptive(Section):
     queries: Count = 100
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
     checked: Several = 4
+    expectation: Count = 4
+    served: Several = 64
+    served_error: Share = 0.001
+
+    @model_validator(mode="after")
+    def _enough_draws(self):
+        if 0.5**self.served > self.served_error:
+            raise ValueError(f"served_error: {self.served} draws can give {0.5**self.served:.2g} at best; got {self.served_error}")
+        return self
 
 
 class Certificate(Section):
@@ -178,7 +187,6 @@ class Certificate(Section):
     items: Several = 60
     draws: Several = 420
     confidence: Share = 0.999
-    served: Several = 64
     attacked: Several = 12
     steps: Count = 50
     expectation: Count = 8

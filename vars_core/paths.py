@@ -21,6 +21,7 @@ ARTEFACTS = {
     "data/unseen": "03_attacks",  # kept for testing: no defence trains on these
     "models/filter": "04_reconstruction",
     "models/defence": "05_detection",
+    "data/served": "07_adaptive",  # the catalogue's scores behind noise, which take a while
 }
 
 

@@ -22,6 +22,7 @@ DEFENCE_COLOURS = defaultdict(lambda: UNNAMED, {
     "bits5": _PINK, "median": _BROWN, "gaussian": _BROWN, "tv": _BROWN, "conv": _SKY, "windowed_vit": _PURPLE,
     "global_vit": _BLUE, "global_vit_adaptive": _RED, "filter": _BLUE, "filter_adaptive": _RED, "detector": _RED,
     "both": _GREEN, "both_adaptive": _PURPLE, "robust": _GREEN, "amr": _GREY, "aid": _PINK, "randomised": _SKY,
+    "randomised_both": _SKY,
     # detectors, in notebook 5
     "contrastive": _GREEN, "bce": _ORANGE, "squeezing": _BROWN, "magnet": _PURPLE, "lid": _PINK, "mahalanobis": _SKY,
     "knn": _GREY, "jpeg": _YELLOW,
@@ -97,6 +98,7 @@ def recommender(name: str) -> Look:
 
 def defence_label(name: str) -> str:
     """A defence's name as a figure shows it: "filter, adaptive" for filter_adaptive, "global ViT" for global_vit."""
+    name = name.replace("randomised_both", "randomised")
     name = name.replace("aid", "AiD") if name.startswith("aid") else name
     return name.replace("_adaptive", ", adaptive").replace("_vit", " ViT")
 

@@ -61,6 +61,18 @@ def test_every_rule_from_one_pass(noisy):
         torch.testing.assert_close(shop.clean_scores, replace(noisy, rule=rule).clean_scores)
 
 
+def test_scores_are_kept_for_the_same_shop_only(noisy, tmp_path, monkeypatch):
+    file = tmp_path / "scores.safetensors"
+    shops = noisy.by_every_rule(file)
+    noisy.keep_scores(shops, file)
+    monkeypatch.setattr(RandomisedShop, "scores_by_draw", None)  # nothing is computed any more
+    for rule, shop in noisy.by_every_rule(file).items():
+        torch.testing.assert_close(shop.clean_scores, shops[rule].clean_scores)
+    for other in (dict(sigma=0.2), dict(draws=11), dict(seed=1), dict(error=0.1)):
+        with pytest.raises(TypeError):
+            replace(noisy, **other).by_every_rule(file)
+
+
 def test_a_photo_is_served_alike_whatever_else_is_served(noisy):
     users = noisy.shop.reporting_users
     together, alone = noisy.served_scores(users, ITEMS), noisy.served_scores(users, ITEMS[1:2])
@@ -131,7 +143,7 @@ def test_a_count_that_was_interrupted_goes_on(noisy, tmp_path, monkeypatch):
         monkeypatch.setattr(RandomisedShop, "scores_by_draw", until)
         asked.clear()
         try:
-            return shop.hits(ITEMS, None, draws, checkpoint=place)
+            return shop.hits(ITEMS, None, draws, progress_file=place)
         finally:
             monkeypatch.setattr(RandomisedShop, "scores_by_draw", draw)
 

@@ -246,3 +246,36 @@ def test_fit_makes_a_calibrated_defence_without_a_recommender():
     assert not torch.equal(made.image_filter.out.weight, torch.zeros_like(made.image_filter.out.weight))
     kept = Defence.fit(*setup, seed=0, image_filter=made.image_filter)
     assert kept.image_filter is made.image_filter
+
+
+def test_serving_behind_noise(defence, tmp_path):
+    photos = smooth_photos(2)
+    with pytest.raises(DefenceError, match="no denoiser"):
+        defence.serve(photos)
+    defence.denoiser, defence.sigma = nn.Identity(), 0.1
+    draws = defence.serve(photos, "median", 5, torch.Generator().manual_seed(1))
+    assert draws.shape == (2, 5, defence.detector.dim) and np.ptp(draws, axis=1).max() > 0.01
+    mean = defence.serve(photos, "mean", 5, torch.Generator().manual_seed(1))
+    np.testing.assert_allclose(mean, draws.mean(1), atol=1e-5)
+    # the draws of a shop are nobody's to repeat
+    assert not np.array_equal(defence.serve(photos, "one"), defence.serve(photos, "one"))
+    for rule, count in (("mode", 3), ("mean", 0)):
+        with pytest.raises(ValueError, match="got"):
+            defence.serve(photos, rule, count)
+
+
+def test_a_denoiser_is_saved_sealed_and_loaded_with_its_noise(defence, tmp_path):
+    defence.save(tmp_path)
+    assert Defence.load(tmp_path, defence.extractor).denoiser is None
+    defence.denoiser = GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2, gated=False)
+    defence.sigma = 0.25
+    defence.save(tmp_path)
+    loaded = Defence.load(tmp_path, defence.extractor)
+    assert loaded.sigma == 0.25 and type(loaded.denoiser) is GlobalViT
+    content = (tmp_path / "denoiser.safetensors").read_bytes()
+    (tmp_path / "denoiser.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DefenceError, match="denoiser.safetensors is not the file that was saved"):
+        Defence.load(tmp_path, defence.extractor)
+    defence.denoiser = defence.sigma = None
+    defence.save(tmp_path)
+    assert not (tmp_path / "denoiser.safetensors").exists() and Defence.load(tmp_path, defence.extractor).sigma is None

@@ -16,7 +16,7 @@ from vars_core.data import photos
 from vars_core.detection import screen
 from vars_core.detection.defence import Defence
 from vars_core.detection.detectors import Detector
-from vars_core.extractor import Extractor
+from vars_core.extractor import Extractor, extract
 from vars_core.reconstruction.filters import GlobalViT
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -508,3 +508,49 @@ def test_odd_names_get_one_row_each(moved, tmp_path):
     first = (tmp_path / "out" / "scores.csv").read_bytes()
     assert called(moved, tmp_path / "out") == 0
     assert (tmp_path / "out" / "scores.csv").read_bytes() == first
+
+
+def randomised(place, folder, sigma=0.1):
+    """A copy of the defence that serves behind noise."""
+    given = place[1]
+    denoiser = GlobalViT(channels=4, patch=8, width=8, depth=1, heads=2, gated=False).eval().requires_grad_(False)
+    made = Defence(
+        given.image_filter, given.detector, given.extractor, given.thresholds, given.size, 10, denoiser, sigma
+    )
+    folder.mkdir()
+    made.save(folder)
+    return made
+
+
+@pytest.mark.parametrize(("rule", "shape"), [("one", ()), ("mean", ()), ("median", (3,))])
+def test_features_of_what_is_not_flagged_are_written_as_they_are_served(place, tmp_path, rule, shape):
+    randomised(place, tmp_path / "d", sigma=1e-6)
+    options = ["--defence", str(tmp_path / "d"), "--serve", rule, "--draws", "3"]
+    assert called(place, tmp_path / "out", *options) == 0
+    rows = [row for row in table(tmp_path / "out") if not row["reason"]]
+    written = {str(f.relative_to(tmp_path / "out" / "features")) for f in (tmp_path / "out/features").rglob("*.npy")}
+    assert written == {f"{row['file']}.npy" for row in rows if row["flagged"] == "0"} and 0 < len(written) < len(rows)
+    for name in written:
+        found = np.load(tmp_path / "out" / "features" / name, allow_pickle=False)
+        photo = place[2][int(name.split("/")[1].split(".")[0])]
+        clean = extract(place[1].extractor, photo[None])[0]  # almost no noise, and an untrained denoiser does nothing
+        assert found.shape == (*shape, len(clean))
+        np.testing.assert_allclose(found, np.broadcast_to(clean, found.shape), atol=1e-2)
+
+
+def test_another_rule_or_a_flag_replaces_what_was_served(place, tmp_path, capsys):
+    out, own = tmp_path / "out", str(tmp_path / "d")
+    made = randomised(place, tmp_path / "d")
+    assert called(place, out, "--defence", own, "--serve", "mean", "--draws", "2") == 0
+    before = {f: f.read_bytes() for f in (out / "features").rglob("*.npy")}
+    assert called(place, out, "--defence", own, "--serve", "mean", "--draws", "2") == 0  # nothing is left to do
+    assert {f: f.read_bytes() for f in (out / "features").rglob("*.npy")} == before
+    assert called(place, out, "--defence", own, "--serve", "median", "--draws", "2") == 0
+    assert all(np.load(f).ndim == 2 for f in before)
+    made.thresholds["50"] = -1e9
+    made.save(tmp_path / "d")
+    assert called(place, out, "--defence", own, "--serve", "median", "--draws", "2") == 0  # all are flagged
+    assert not list((out / "features").rglob("*.npy"))
+    capsys.readouterr()
+    assert called(place, tmp_path / "other", "--serve", "mean") == 1
+    assert "--serve mean" in (said := capsys.readouterr().err) and "no denoiser.safetensors" in said

@@ -16,16 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from vars_core import runtime
+from vars_core import checkpoint, runtime
 from vars_core.adaptive import certificate
-from vars_core.checkpoint import Checkpoint, fingerprint
-from vars_core.extractor import to_images
+from vars_core.checkpoint import Checkpoint
 from vars_core.recommender import accuracy_metrics, ranking
 from vars_core.recommender.shop import Shop
+from vars_core.reconstruction.serving import RULES, check_rule, noisy_features
 from vars_core.runtime import progress
-
-RULES = ("one", "mean", "median")
-IMAGES = 256  # through the networks at once
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,9 @@ class RandomisedShop:
     seed: int = 0
 
     def __post_init__(self):
-        if self.rule not in RULES:
-            raise ValueError(f"a rule of serving is one of {', '.join(RULES)}; got {self.rule!r}")
-        if self.draws < 1 or not self.sigma >= 0:
-            raise ValueError(f"at least one draw and no negative sigma are needed; got {self.draws}, {self.sigma}")
+        check_rule(self.rule, self.draws)
+        if not self.sigma >= 0:
+            raise ValueError(f"sigma is a standard deviation, at least 0; got {self.sigma}")
         if self.rule == "median":
             self.votes  # noqa: B018 - raises where there are too few draws
 
@@ -57,18 +53,11 @@ class RandomisedShop:
         """How many draws must say yes for the median rule."""
         return self.draws // 2 + 1 if self.error is None else certificate.votes_needed(self.draws, self.error)
 
-    @torch.no_grad()
     def features(self, photo: np.ndarray, draws: int, *stream) -> torch.Tensor:
         """f(R(x + η)) of one uint8 photo (H, W, 3) under `draws` draws that `stream` names: (draws, D). Draws depend
         on nothing else, so a photo's scores don't depend on which others are served."""
-        image, source = to_images(photo[None]), runtime.generator(self.seed, "serving", *stream)
-        parts = []
-        for start in range(0, draws, IMAGES):
-            n = min(IMAGES, draws - start)
-            noise = torch.randn((n, *image.shape[1:]), generator=source).to(image)
-            noisy = (image + self.sigma * noise).contiguous(memory_format=torch.channels_last)
-            parts.append(self.shop.extractor(self.image_filter(noisy)).float())
-        return torch.cat(parts)
+        source = runtime.generator(self.seed, "serving", *stream)
+        return noisy_features(self.shop.extractor, self.image_filter, self.sigma, photo, draws, source)
 
     def scores_by_draw(self, users, item: int, photo: np.ndarray, draws: int, *stream) -> torch.Tensor:
         """s(u, i, f(R(x + η))) (U, draws)."""
@@ -96,9 +85,16 @@ class RandomisedShop:
         users, items = range(self.shop.split.train.shape[0]), range(self.shop.split.train.shape[1])
         return self.served_scores(users, items, label=f"σ = {self.sigma:g}, {self.rule}")
 
-    def by_every_rule(self) -> dict[str, RandomisedShop]:
-        """This shop under each of RULES, their cached scores from one pass over the catalogue."""
+    def by_every_rule(self, kept: Path | None = None) -> dict[str, RandomisedShop]:
+        """This shop under each of RULES, their cached scores from one pass over the catalogue, or from what
+        `keep_scores` wrote to `kept`, where that is of the same shop, noise and draws."""
         shops = {rule: replace(self, rule=rule) for rule in RULES}
+        if kept is not None and kept.is_file():
+            notes, tensors = checkpoint.read(kept)
+            if notes.get("fingerprint") == self._fingerprint():
+                for rule, shop in shops.items():
+                    shop.__dict__["clean_scores"] = tensors[rule].to(runtime.device())
+                return shops
         users, items = range(self.shop.split.train.shape[0]), range(self.shop.split.train.shape[1])
         columns = {rule: [] for rule in RULES}
         for item in progress(items, f"σ = {self.sigma:g}"):
@@ -108,6 +104,18 @@ class RandomisedShop:
         for rule, shop in shops.items():
             shop.__dict__["clean_scores"] = torch.stack(columns[rule], 1)
         return shops
+
+    def keep_scores(self, shops: dict[str, RandomisedShop], file: Path) -> None:
+        """Write what `by_every_rule` gave, for another notebook."""
+        scores = {rule: shop.clean_scores for rule, shop in shops.items()}
+        checkpoint.write(file, scores, fingerprint=self._fingerprint())
+
+    def _fingerprint(self, *things) -> str:
+        """A hash of what scores depend on, and of `things`."""
+        parts = (self.image_filter, self.shop.extractor, self.shop.recommender)
+        tensors = [tensor for part in parts for tensor in part.state_dict().values()]
+        settings = (self.sigma, self.seed, self.draws, self.error, str(self.shop.catalogue.fingerprint))
+        return checkpoint.fingerprint(*settings, *things, *tensors)
 
     def accuracy(self) -> dict[str, np.ndarray]:
         """Per-user accuracy on the held-out items, by the cached scores."""
@@ -130,14 +138,14 @@ class RandomisedShop:
         listed = self.served_scores(users, items, photos, "upload", *stream) > needed
         return np.where(torch.isposinf(needed).cpu(), np.nan, listed.cpu().double())
 
-    def hits(self, items, photos: np.ndarray | None, draws: int, *stream, checkpoint: Path | None = None) -> Hits:
+    def hits(self, items, photos: np.ndarray | None, draws: int, *stream, progress_file: Path | None = None) -> Hits:
         """In how many of `draws` draws each of `items` (A,), alone with its photo in `photos` (None: its own), enters
-        the reporting users' lists. With a path as `checkpoint` a long count notes there where it is; interrupted and
+        the reporting users' lists. With a path as `progress_file` a long count notes there where it is; interrupted and
         called again with the same arguments it goes on."""
         users, photos = self.shop.reporting_users, self.shop.photos(items) if photos is None else photos
         needed = self.entry_scores(users, items)
         can = ~torch.isposinf(needed)
-        noted = self._checkpoint(checkpoint, items, photos, draws, stream, needed)
+        noted = self._checkpoint(progress_file, items, photos, draws, stream, needed)
         found = noted.load() if noted else None
         counts, by_draw = ([], []) if found is None else (list(found[1]["counts"]), list(found[1]["by_draw"]))
         for place in progress(range(len(counts), len(items)), "draws"):
@@ -155,9 +163,7 @@ class RandomisedShop:
     def _checkpoint(self, path, items, photos, draws, stream, needed) -> Checkpoint | None:
         if path is None:
             return None
-        tensors = [t for part in (self.image_filter, self.shop.extractor) for t in part.state_dict().values()]
-        things = (self.sigma, self.seed, draws, stream, np.asarray(items), photos, needed, *tensors)
-        return Checkpoint(path, fingerprint(*things, *self.shop.recommender.state_dict().values()))
+        return Checkpoint(path, self._fingerprint(draws, stream, np.asarray(items), photos, needed))
 
 
 @dataclass(frozen=True)

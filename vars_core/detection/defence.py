@@ -3,6 +3,7 @@
 `screen(images) -> (filtered, score, flagged)` is what a shop calls on an upload.
 """
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from vars_core.detection.calibration import (
     conformal_threshold,
     photos_needed,
 )
-from vars_core.detection.defence_files import DETECTOR, FILTER, DefenceError
+from vars_core.detection.defence_files import DENOISER, DETECTOR, FILTER, DefenceError
 from vars_core.detection.detectors import (
     Detector,
     DetectorScore,
@@ -33,6 +34,7 @@ from vars_core.detection.detectors import (
 from vars_core.extractor import Extractor, to_photos
 from vars_core.reconstruction.filters import GlobalViT, load_filter, save_filter
 from vars_core.reconstruction.online_attacks import OnlineAttacks
+from vars_core.reconstruction.serving import check_rule, noisy_features
 from vars_core.reconstruction.training import (
     CLEAN_SHARE,
     FilterLoss,
@@ -54,6 +56,8 @@ class Defence:
     thresholds: dict[str, float] = field(default_factory=dict)
     size: int = 64  # side of the photos it was fitted on, in pixels
     calibration_photos: int = 0  # that the thresholds were set on
+    denoiser: nn.Module | None = None  # a filter that removes noise of `sigma`, to serve behind it
+    sigma: float | None = None
 
     @classmethod
     def fit(
@@ -149,17 +153,39 @@ class Defence:
             raise DefenceError(f"scores of {(~np.isfinite(score)).sum()} of {len(photos)} photos are not finite")
         return np.concatenate(filtered), score, score > limit
 
+    def serve(self, photos: np.ndarray, rule: str = "mean", draws: int = 64, source=None) -> np.ndarray:
+        """Features of uint8 photos (N, H, W, 3) behind noise, by a rule of `serving.RULES`: (N, D) of *one* draw or of
+        the *mean* of `draws`; for the *median* (N, draws, D), as it is the median of the scores that a recommender
+        gives them.
+
+        The draws are a secret, or an attacker meets a network without noise: they start from the system's entropy
+        unless `source`, a generator, is given. Raises DefenceError without a denoiser, ValueError for another rule."""
+        if self.denoiser is None or self.sigma is None:
+            raise DefenceError(f"this defence has no denoiser to serve with; {defence_files.AGAIN}")
+        check_rule(rule, draws)
+        source = torch.Generator().manual_seed(secrets.randbits(63)) if source is None else source
+        count, served = 1 if rule == "one" else draws, []
+        for photo in photos:
+            found = noisy_features(self.extractor, self.denoiser, self.sigma, photo, count, source).cpu().numpy()
+            served.append(found if rule == "median" else found.mean(0))
+        return np.stack(served)
+
     def save(self, folder: Path, **metadata: str) -> None:
-        """Write the three files of `defence_files` to `folder`. Raises DefenceError, before it writes, for weights or
+        """Write the files of `defence_files` to `folder`. Raises DefenceError, before it writes, for weights or
         thresholds that are not finite."""
-        for name in ("image_filter", "detector", "extractor"):
-            defence_files.check_finite(getattr(self, name), f"the defence's {name}")
+        for name in ("image_filter", "detector", "extractor", "denoiser"):
+            if getattr(self, name) is not None:
+                defence_files.check_finite(getattr(self, name), f"the defence's {name}")
         if not np.isfinite(list(self.thresholds.values())).all():
             raise DefenceError(f"thresholds must be finite; got {self.thresholds}")
         save_filter(self.image_filter, folder / FILTER, **metadata)
         checkpoint.write(folder / DETECTOR, self.detector.state_dict())
         about = {"thresholds": self.thresholds, "calibration_photos": self.calibration_photos, "size": self.size}
         about |= {"features": self.detector.dim, "extractor": _fingerprint(self.extractor)}
+        (folder / DENOISER).unlink(missing_ok=True)  # of another save
+        if self.denoiser is not None:
+            save_filter(self.denoiser, folder / DENOISER, **metadata)
+            about["sigma"] = self.sigma
         defence_files.seal(folder, metadata | about)
 
     @classmethod
@@ -174,11 +200,13 @@ class Defence:
         try:
             image_filter, detector = load_filter(folder / FILTER), Detector(about.features)
             checkpoint.fit(detector, checkpoint.read(folder / DETECTOR)[1], folder / DETECTOR, "Detector")
+            denoiser = load_filter(folder / DENOISER) if about.sigma is not None else None
         except (RuntimeError, KeyError, TypeError, ValueError, RecursionError) as error:
             said = str(error).splitlines() or [type(error).__name__]
             raise DefenceError(f"{folder} holds networks of another kind than this version has ({said[0]})") from None
         detector = detector.to(device()).eval().requires_grad_(False)
-        return cls(image_filter, detector, extractor, about.thresholds, about.size, about.calibration_photos)
+        known = about.thresholds, about.size, about.calibration_photos
+        return cls(image_filter, detector, extractor, *known, denoiser, about.sigma)
 
 
 def _fingerprint(extractor: Extractor) -> str:

@@ -1,6 +1,7 @@
-"""A defence on disk: filter.safetensors, detector.safetensors and defence.json, which describes and seals them.
+"""A defence on disk: filter.safetensors, detector.safetensors and defence.json, which describes and seals them; with
+denoiser.safetensors, where it also serves behind noise.
 
-defence.json holds thresholds, the side of the photos, a fingerprint of the extractor, a hash of each file and one of
+defence.json holds thresholds, that noise's standard deviation, the side of the photos, a fingerprint of the extractor, a hash of each file and one of
 its own content. A flipped bit, a value that is not finite or a file of another save is an error here: a damaged
 defence flags nothing or everything, and its scores look like scores.
 """
@@ -18,6 +19,7 @@ from vars_core import paths
 from vars_core.errors import InputError
 
 FILTER, DETECTOR, ABOUT = "filter.safetensors", "detector.safetensors", "defence.json"
+DENOISER = "denoiser.safetensors"
 MAX_BYTES = 2**20  # of defence.json, which has about a thousand
 AGAIN = "fit it again (notebook 5, `dvc repro detection` or `Defence.fit` and `save`)"
 
@@ -41,13 +43,22 @@ class About(BaseModel):
     features: Annotated[int, Field(ge=1, le=1_000_000)]
     size: Annotated[int, Field(ge=8, le=4096)]
     extractor: str
+    sigma: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
     files: dict[str, Hash]
+
+    @property
+    def expected(self) -> set[str]:
+        """The files that belong to it."""
+        return {FILTER, DETECTOR} | ({DENOISER} if self.sigma is not None else set())
+
     sha256: Hash
 
 
 def seal(folder: Path, content: dict) -> None:
-    """Write `content` as `folder`'s defence.json, with the hashes of the two files that lie there."""
-    content = content | {"files": {name: _hash((folder / name).read_bytes()) for name in (FILTER, DETECTOR)}}
+    """Write `content` as `folder`'s defence.json, with the hashes of the files that lie there; of the denoiser's where
+    `content` has its `sigma`."""
+    names = (FILTER, DETECTOR, DENOISER) if content.get("sigma") is not None else (FILTER, DETECTOR)
+    content = content | {"files": {name: _hash((folder / name).read_bytes()) for name in names}}
     content["sha256"] = _own_hash(content)
     paths.write(folder / ABOUT, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
@@ -68,8 +79,9 @@ def opened(folder: Path) -> About:
         raise DefenceError(f"{file}: {where}{': ' if where else ''}{first['msg'][:200]}; {AGAIN}") from None
     if about.sha256 != _own_hash(json.loads(text)):
         raise DefenceError(f"{file} is not as it was saved, its own hash differs: {AGAIN}")
-    if set(about.files) != {FILTER, DETECTOR}:
-        raise DefenceError(f"{file}: files: expected {FILTER} and {DETECTOR}, found {', '.join(about.files)[:80]}")
+    if set(about.files) != about.expected:
+        wanted, found = ", ".join(sorted(about.expected)), ", ".join(about.files)[:80]
+        raise DefenceError(f"{file}: files: expected {wanted}, found {found}")
     for name, known in about.files.items():
         if _hash(_read(folder / name)) != known:
             raise DefenceError(f"{folder / name} is not the file that was saved, its hash differs: {AGAIN}")

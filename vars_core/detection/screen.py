@@ -3,11 +3,15 @@
 Writes screened/scores.csv (file, score, flagged, reason) and screened/flagged.png, a contact sheet of the flagged
 photos, worst first. Photos that can't be decoded are listed with the reason. Interrupted and called again it goes on;
 under torchrun every process takes its share. The defence is notebook 5's unless --defence names another.
+
+With --serve RULE the features of every photo that isn't flagged go to screened/features/<file>.npy, as a shop serves
+them that adds noise to photos: see `Defence.serve`.
 """
 
 import csv
 import hashlib
 import heapq
+import io
 import os
 import re
 import tempfile
@@ -45,8 +49,9 @@ class ScreenError(InputError, ValueError):
     """Something the user gave can't be screened with; the message says what was expected."""
 
 
-def load_defence(folder: Path, extractor: Path, rate: str) -> tuple[Defence, str, str]:
-    """The defence of `folder`; `rate` as its thresholds are named; the first line of journals of its verdicts."""
+def load_defence(folder: Path, extractor: Path, rate: str, rule: str | None, draws: int) -> tuple[Defence, str, str]:
+    """The defence of `folder`; `rate` as its thresholds are named; the first line of journals of its verdicts, which
+    names the rule of serving, too, if any."""
     defence_files.opened(folder)  # first, as it says more clearly what is wrong than an extractor that doesn't fit
     if not extractor.is_file():
         raise ScreenError(f"{extractor} is missing: run notebooks 1 to 5 or `dvc repro detection`, or name another")
@@ -68,8 +73,11 @@ def load_defence(folder: Path, extractor: Path, rate: str) -> tuple[Defence, str
         raise ScreenError(f"--rate {rate}: {error}") from None
     except ValueError:
         raise ScreenError(f"--rate {rate}: expected a number, false alarms in per cent, such as 1") from None
+    if rule is not None and defence.denoiser is None:
+        raise ScreenError(f"--serve {rule}: {folder} has no {defence_files.DENOISER}; {defence_files.AGAIN}")
     about = (folder / defence_files.ABOUT).read_bytes()  # it holds the hashes of all that a score depends on
-    return defence, rate, f"# {FORMAT} {hashlib.sha256(about).hexdigest()[:16]}\n"
+    served = "" if rule is None else f" {rule} {draws}"
+    return defence, rate, f"# {FORMAT} {hashlib.sha256(about).hexdigest()[:16]}{served}\n"
 
 
 def decoded(listing: Listing, places, size: int, ahead: int) -> Iterator[tuple]:
@@ -93,8 +101,11 @@ def decoded(listing: Listing, places, size: int, ahead: int) -> Iterator[tuple]:
             yield waiting.popleft().result()
 
 
-def verdict_rows(defence: Defence, listing: Listing, places: np.ndarray, rate: str, batch: int) -> Iterator[list]:
-    """Rows of a journal for the photos at `places`, some at a time.
+def verdict_rows(
+    defence: Defence, listing: Listing, places: np.ndarray, rate: str, batch: int, serve=None
+) -> Iterator[list]:
+    """Rows of a journal for the photos at `places`, some at a time. `serve(name, photo)` is called for each photo that
+    isn't flagged, `serve(name, None)` for each that is, before its row is there.
 
     Every pass through the networks is of `batch` photos, filled up with black ones: a score depends in its last
     digits on the size of the batch, and so doesn't on where a run was interrupted."""
@@ -102,7 +113,10 @@ def verdict_rows(defence: Defence, listing: Listing, places: np.ndarray, rate: s
     def scored():
         full = np.zeros((batch, defence.size, defence.size, 3), np.uint8)
         full[: len(good)] = [photo for _, photo in good]
-        scores = defence.screen(full, rate, batch)[1]
+        _, scores, flagged = defence.screen(full, rate, batch)
+        if serve is not None:
+            for (place, photo), stopped in zip(good, flagged, strict=False):
+                serve(listing.names[place], None if stopped else photo)
         return [row(place, float(score), "", FINAL) for (place, _), score in zip(good, scores, strict=False)]
 
     def row(place, score, reason, state):
@@ -123,6 +137,21 @@ def verdict_rows(defence: Defence, listing: Listing, places: np.ndarray, rate: s
             yield bad
             bad = []
     yield bad + (scored() if good else [])
+
+
+def server(defence: Defence, folder: Path, rule: str, draws: int):
+    """What writes a photo's features to `folder`/<name>.npy, and takes away those of a photo that is flagged now."""
+
+    def serve(name: str, photo: np.ndarray | None) -> None:
+        file = folder / f"{name}.npy"
+        if photo is None:
+            file.unlink(missing_ok=True)
+            return
+        content = io.BytesIO()
+        np.save(content, defence.serve(photo[None], rule, draws)[0], allow_pickle=False)
+        paths.write(file, content.getvalue())
+
+    return serve
 
 
 def shares(names: list[str], world: int) -> np.ndarray:
@@ -234,7 +263,8 @@ def _run(folder: Path, out: Path, options) -> int:
     if not (options.extractor or options.defence or extractor.is_file()):
         # notebook 5 was run by hand after the pipeline's 2: the defence is in scratch, the extractor isn't
         extractor = paths.read_from("models/recommender") / "extractor.safetensors"
-    defence, rate, head = load_defence(base, extractor, options.rate)
+    defence, rate, head = load_defence(base, extractor, options.rate, options.serve, options.draws)
+    serve = server(defence, out / "features", options.serve, options.draws) if options.serve else None
     batch = options.batch or (256 if runtime.device().type == "cuda" else 32)
     if out.exists() and not out.is_dir():
         raise ScreenError(f"--out {out}: a folder is expected, this is a file")
@@ -248,7 +278,7 @@ def _run(folder: Path, out: Path, options) -> int:
     with Journal(out / "parts" / f"{rank}-of-{world}.jsonl", head) as journal:
         known = Verdicts.read((out / "parts").glob("*.jsonl"), head, listing)
         left = np.flatnonzero((known.state != FINAL) & (shares(listing.names, world) == rank))
-        for rows in verdict_rows(defence, listing, left, rate, batch):
+        for rows in verdict_rows(defence, listing, left, rate, batch, serve):
             journal.add(rows)
     verdicts = Verdicts.read((out / "parts").glob("*.jsonl"), head, listing)
     missing = int((verdicts.state == NONE).sum())
@@ -263,4 +293,7 @@ def _run(folder: Path, out: Path, options) -> int:
         worst = heapq.nlargest(SHOWN, flagged, key=lambda place: verdicts.scores[place])
         contact_sheet(listing, [(verdicts.scores[p], listing.names[p]) for p in worst], out / "flagged.png")
     print(summary(listing, verdicts, len(flagged), rate, out))
+    if serve is not None:
+        shown = "one draw" if options.serve == "one" else f"{options.serve} of {options.draws} draws"
+        print(f"Features of the others, as they are served by {shown}: {out / 'features'}")
     return 0 if len(verdicts.reasons) < len(listing.names) else 1
