@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from benchmarks import results, shops
-from vars_core import params, paths
+from vars_core import param_file, params, paths
 from vars_core.attacks import engine
 from vars_core.attacks.objectives import hook
 from vars_core.extractor import Extractor, extract, to_images, to_photos
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--curve", type=int, nargs="+", default=[], help="further trainings of the first")
     options = parser.parse_args(arguments)
     shops.check(parser, options)
-    cfg = params.Reconstruction(**params.read(paths.root() / "profiles" / "real.yaml")["reconstruction"])
+    cfg = params.Reconstruction(**param_file.read(paths.root() / "profiles" / "real.yaml")["reconstruction"])
     chosen = {name: VARIANTS[name] for name in options.only or VARIANTS}
     if options.quick:
         options.steps, options.curve = 2, options.curve[:1]

@@ -24,7 +24,7 @@ from torch import nn
 
 from benchmarks import results
 from benchmarks.turns import alternating, ratio, seconds_of
-from vars_core import params, paths
+from vars_core import param_file, params, paths
 from vars_core.attacks.engine import gradient
 from vars_core.attacks.objectives import FeatureDistance
 from vars_core.extractor import Extractor
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.quick:
         options.profile, options.repeat, options.no_compile = "smoke", 1, True
-    values = params.read(paths.root() / "profiles" / f"{options.profile}.yaml")
+    values = param_file.read(paths.root() / "profiles" / f"{options.profile}.yaml")
     if options.batch:
         values["reconstruction"]["batch_size"] = options.batch
     cfg = params.Study(**values)

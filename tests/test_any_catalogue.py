@@ -10,7 +10,7 @@ from conftest import ROOT
 from in_process import run
 
 from benchmarks import large_catalogue
-from vars_core import params
+from vars_core import param_file
 
 pytestmark = pytest.mark.usefixtures("on_cpu", "workspace")
 
@@ -26,7 +26,7 @@ TINY = {
 
 def values(folder, **data):
     """The smoke profile, with fewer steps, for the catalogue in `folder`."""
-    found = copy.deepcopy(params.load(ROOT / "profiles" / "smoke.yaml"))
+    found = copy.deepcopy(param_file.load(ROOT / "profiles" / "smoke.yaml"))
     for section, changes in TINY.items():
         found[section] |= changes
     found["data"] |= {"source": "folder", "path": str(folder)} | data

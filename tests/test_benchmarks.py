@@ -21,7 +21,7 @@ from benchmarks import (
     turns,
     vbpr_sweep,
 )
-from vars_core import extractor, params
+from vars_core import extractor, param_file, params
 from vars_core.extractor import Extractor
 from vars_core.recommender import accuracy_metrics
 from vars_core.recommender.vbpr import VBPR
@@ -217,7 +217,7 @@ def test_what_a_training_step_gains(tmp_path):
 
 
 def test_training_steps_variants_are_what_they_say():
-    values = params.read(ROOT / "profiles" / "smoke.yaml")
+    values = param_file.read(ROOT / "profiles" / "smoke.yaml")
     cfg = params.Study(**values | {"reconstruction": values["reconstruction"] | {"batch_size": 2}})
     seen = []
 

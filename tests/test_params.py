@@ -7,7 +7,7 @@ from conftest import ROOT
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from vars_core import params
+from vars_core import param_file, params
 
 LAPTOP = (ROOT / "profiles/laptop.yaml").read_text()
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -17,13 +17,13 @@ def error(tmp_path, old, new):
     assert old in LAPTOP
     (tmp_path / "params.yaml").write_text(LAPTOP.replace(old, new, 1))
     with pytest.raises(params.ParameterError) as caught:
-        params.load(tmp_path / "params.yaml")
+        param_file.load(tmp_path / "params.yaml")
     return str(caught.value)
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)
 def test_every_profile_is_whole_and_valid(path):
-    values = params.load(path)
+    values = param_file.load(path)
     assert list(values) == list(params.Study.model_fields)
     for name, section in params.Study.model_fields.items():
         if name != "seed":
@@ -43,7 +43,7 @@ def test_every_parameter_says_why():
 
 
 def test_defaults_are_the_laptop_profile():
-    values = params.load(ROOT / "profiles/laptop.yaml")
+    values = param_file.load(ROOT / "profiles/laptop.yaml")
     for name, field in params.Study.model_fields.items():
         if name != "seed":
             assert field.annotation().model_dump() == values[name]
@@ -51,7 +51,7 @@ def test_defaults_are_the_laptop_profile():
 
 def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
     (tmp_path / "p.yaml").write_text("a: 1e-3\nb: 5e-3\nc: on\nd: yes\ne: 010\nf: true\n")
-    assert params.read(tmp_path / "p.yaml") == {
+    assert param_file.read(tmp_path / "p.yaml") == {
         "a": 0.001,
         "b": 0.005,
         "c": "on",
@@ -61,7 +61,7 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
     }
     text = LAPTOP.replace("learning_rate: 1e-2", "learning_rate: 1e-3", 1)
     (tmp_path / "p.yaml").write_text(text)
-    assert params.load(tmp_path / "p.yaml")["recommender"]["learning_rate"] == 0.001
+    assert param_file.load(tmp_path / "p.yaml")["recommender"]["learning_rate"] == 0.001
 
 
 @pytest.mark.parametrize(
@@ -131,23 +131,23 @@ def test_every_problem_is_told_at_once(tmp_path):
     text = LAPTOP.replace("  k: 20 ", "  k: 0 ").replace("  hooks:", "  hoks:").replace("epochs: 60", "epochs: no")
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(params.ParameterError) as caught:
-        params.load(tmp_path / "params.yaml")
+        param_file.load(tmp_path / "params.yaml")
     assert len(str(caught.value).splitlines()) == 3
 
 
 def test_only_the_named_sections_are_read(tmp_path):
     (tmp_path / "params.yaml").write_text("seed: 3\nablations: {steps: -1, detector_steps: 1}\n")
-    assert params.load(tmp_path / "params.yaml", ["seed"]) == {"seed": 3}
+    assert param_file.load(tmp_path / "params.yaml", ["seed"]) == {"seed": 3}
     with pytest.raises(params.ParameterError, match="attacks: section missing"):
-        params.load(tmp_path / "params.yaml", ["attacks"])
+        param_file.load(tmp_path / "params.yaml", ["attacks"])
 
 
 def test_missing_and_empty_files_are_named(tmp_path):
     with pytest.raises(params.ParameterError, match=r"params\.yaml is missing"):
-        params.load(tmp_path / "params.yaml")
+        param_file.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("")
     with pytest.raises(params.ParameterError, match="holds no sections"):
-        params.load(tmp_path / "params.yaml")
+        param_file.load(tmp_path / "params.yaml")
 
 
 def test_explain_reads_a_notebooks_own_error():
@@ -222,21 +222,21 @@ def test_a_hostile_file_is_a_parameter_error_that_names_it(name, tmp_path, monke
     content, said = HOSTILE[name]
     (tmp_path / "p.yaml").write_bytes(content)
     with pytest.raises(params.ParameterError, match=r"^p\.yaml") as caught:
-        params.read(tmp_path / "p.yaml")
+        param_file.read(tmp_path / "p.yaml")
     assert said in str(caught.value) and len(str(caught.value)) < 1100
     assert not (tmp_path / "ran").exists()
 
 
 def test_folders_and_byte_order_marks(tmp_path):
     with pytest.raises(params.ParameterError, match="directory"):
-        params.read(tmp_path)
+        param_file.read(tmp_path)
     (tmp_path / "p.yaml").write_bytes(b"\xef\xbb\xbf" + LAPTOP.encode())
-    assert params.load(tmp_path / "p.yaml") == params.load(ROOT / "params.yaml")
+    assert param_file.load(tmp_path / "p.yaml") == param_file.load(ROOT / "params.yaml")
 
 
 def test_aliases_and_merges_of_plain_values_are_fine(tmp_path):
     (tmp_path / "p.yaml").write_text("a: &a {x: 1, y: [1, .5]}\nb:\n  <<: *a\n  x: 2\nc: *a\n")
-    got = params.read(tmp_path / "p.yaml")
+    got = param_file.read(tmp_path / "p.yaml")
     assert got["b"] == {"x": 2, "y": [1, 0.5]} and got["c"] == got["a"]
 
 

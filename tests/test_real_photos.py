@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, SHARED
 from studies import NOTEBOOKS, leaves, metrics, study
 
-from vars_core import params
+from vars_core import param_file
 
 WEIGHTS = SHARED / "weights" / "squeezenet1_0.safetensors"
 SMALL = (
@@ -48,7 +48,7 @@ ACCURACY, OUTCOMES = "reports/tables/02_recommender/accuracy.md", "reports/table
 def test_garments_with_simulated_feedback(tmp_path):
     _, work = run("clothing-small", tmp_path, "--only", "01", "02")
     check(metrics(work / "reports", NOTEBOOKS[:2]), [work / ACCURACY], simulated=True)
-    assert params.load(work / "params.yaml")["recommender"]["extractor"] == "squeezenet1_0"
+    assert param_file.load(work / "params.yaml")["recommender"]["extractor"] == "squeezenet1_0"
 
 
 def test_posters_with_real_feedback(tmp_path):

@@ -1,12 +1,10 @@
-"""Every number a reader may change, with its bounds. The file is `params.yaml`, read as YAML 1.2."""
+"""Every number a reader may change, with its bounds, by the sections of `params.yaml`; `param_file` reads that."""
 
 import difflib
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vars_core import plain_yaml
 from vars_core.errors import InputError
 
 Count = Annotated[int, Field(ge=1)]
@@ -113,14 +111,17 @@ class Reconstruction(Section):
     adaptive_ranking_weight: Weight = 100.0
     robust_steps: Count = 100
     sigmas: Annotated[list[Positive], Field(min_length=1)] = [0.25, 0.5, 1.0]
-    denoiser_steps: Count = 400
+    denoiser_patch: Count = 8
+    denoiser_width: Annotated[int, Field(ge=4, multiple_of=4)] = 96
+    denoiser_steps: Count = 1200
     denoiser_ranking_weight: Weight = 10.0
     unet_widths: list[Count] = []
 
     @model_validator(mode="after")
     def _divides(self):
-        if self.width % self.heads:
-            raise ValueError(f"width is a multiple of heads; got {self.width} and {self.heads}")
+        for name in ("width", "denoiser_width"):
+            if getattr(self, name) % self.heads:
+                raise ValueError(f"{name} is a multiple of heads; got {getattr(self, name)} and {self.heads}")
         return self
 
     @property
@@ -129,9 +130,9 @@ class Reconstruction(Section):
         return {name: getattr(self, name) for name in ("patch", "width", "depth", "heads", "channels", "blocks")}
 
     @property
-    def denoising(self) -> "Reconstruction":
-        """With the losses of the randomised regime: what counts is how a photo is ranked behind the noise."""
-        return self.model_copy(update={"ranking_weight": self.denoiser_ranking_weight, "gate_weight": 0.0})
+    def denoiser_shape(self) -> dict[str, int]:
+        """The same of a filter that removes noise: there is no faint detail to keep, so patches may be larger."""
+        return self.shape | {"patch": self.denoiser_patch, "width": self.denoiser_width}
 
     @property
     def adaptive(self) -> "Reconstruction":
@@ -175,8 +176,8 @@ class Adaptive(Section):
 
     @model_validator(mode="after")
     def _enough_draws(self):
-        if 0.5**self.served > self.served_error:
-            raise ValueError(f"served_error: {self.served} draws can give {0.5**self.served:.2g} at best; got {self.served_error}")
+        if (least := 0.5**self.served) > self.served_error:
+            raise ValueError(f"served_error: {self.served} draws give {least:.2g} at best; got {self.served_error}")
         return self
 
 
@@ -207,64 +208,6 @@ class Study(Section):
     certificate: Certificate
 
 
-def load(path: Path | str, sections: list[str] | None = None) -> dict:
-    """The named sections of a parameter file (all by default) as plain, validated values.
-
-    Raises ParameterError, one line per problem: unknown or missing names, wrong types, values out of bounds.
-    Every parameter must be written in the file, so that the file hides nothing.
-    """
-    path = Path(path)
-    raw = read(path)
-    sections = list(Study.model_fields) if sections is None else list(sections)
-    problems = [_unknown(s, Study.model_fields) for s in [*raw, *sections] if s not in Study.model_fields]
-    problems += [f"{s}: section missing" for s in sections if s in Study.model_fields and s not in raw]
-    if problems:
-        raise ParameterError("\n".join(f"{path.name}: {problem}" for problem in dict.fromkeys(problems)))
-    values = {}
-    for name in sections:
-        try:
-            values[name] = validated(name, raw[name])
-        except ParameterError as error:
-            problems += str(error).splitlines()
-    problems = problems or _across(values)
-    if problems:
-        raise ParameterError("\n".join(f"{path.name}: {problem}" for problem in problems))
-    return values
-
-
-def read(path: Path) -> dict:
-    """The file's sections as they stand there, unchecked. Raises ParameterError for what `plain_yaml` refuses."""
-    try:
-        with path.open("rb") as file:
-            raw = plain_yaml.parse(file.read(plain_yaml.LONGEST + 1))
-    except FileNotFoundError:
-        raise ParameterError(f"{path.name} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"{path.name} is not YAML of parameters: {error!s:.500}") from None
-    if not isinstance(raw, dict):
-        raise ParameterError(f"{path.name} holds no sections")
-    return raw
-
-
-def validated(name: str, value):
-    """One section (or the seed) as plain values; ParameterError names section and parameter."""
-    if name == "seed":
-        if type(value) is not int or not 0 <= value < 2**31:
-            raise ParameterError(f"seed: a whole number from 0 to 2147483647; got {value!r}")
-        return value
-    if not isinstance(value, dict):
-        raise ParameterError(f"{name}: a section of parameters; got {value!r}")
-    model = Study.model_fields[name].annotation
-    try:
-        section = model.model_validate(value)
-    except ValidationError as error:
-        raise ParameterError(explain(error, name)) from None
-    absent = [f"{name}.{field}: missing from the file" for field in model.model_fields if field not in value]
-    if absent:
-        raise ParameterError("\n".join(absent))
-    return section.model_dump(mode="json")
-
-
 def explain(error: ValidationError, section: str | None = None) -> str:
     """One line per problem: section.parameter, what is expected, what was given, and close names."""
     return "\n".join(dict.fromkeys(_line(problem, section or error.title.lower()) for problem in error.errors()))
@@ -276,7 +219,7 @@ def _line(problem: dict, section: str) -> str:
     if problem["type"] == "extra_forbidden":
         names = place.split(".")
         model = Study if len(names) == 1 else Study.model_fields[names[0]].annotation
-        return _unknown(place, model.model_fields)
+        return unknown(place, model.model_fields)
     if problem["type"] == "missing":
         return f"{place}: missing"
     if problem["type"] == "value_error":
@@ -290,19 +233,8 @@ def _line(problem: dict, section: str) -> str:
     return f"{place}: expected {expected}; got {given!r}"
 
 
-def _unknown(place: str, known) -> str:
+def unknown(place: str, known) -> str:
+    """What to say of `place`, section.parameter or section, which isn't one of the names `known`."""
     close = difflib.get_close_matches(place.split(".")[-1], list(known), n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"
     return f"{place}: unknown parameter{hint}" if "." in place else f"{place}: unknown section{hint}"
-
-
-def _across(values: dict) -> list[str]:
-    problems = []
-    size, patch = values.get("data", {}).get("image_size"), values.get("reconstruction", {}).get("patch")
-    if size and patch and size % patch:
-        problems.append(f"reconstruction.patch: expected a divisor of data.image_size, {size}; got {patch}")
-    kept = set(values.get("attacks", {}).get("unseen_epsilons", []))
-    for section in ("reconstruction", "detection"):
-        if shared := sorted(kept & set(values.get(section, {}).get("epsilons", []))):
-            problems.append(f"attacks.unseen_epsilons: kept for testing, so not in {section}.epsilons; got {shared}")
-    return problems

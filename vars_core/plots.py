@@ -48,6 +48,7 @@ RECOMMENDERS = {
     "visualknn": Look("visual k-NN", "P", _GREEN),
     "dvbpr": Look("DVBPR", "^", _PURPLE),
     "amr": Look("AMR", "D", _ORANGE),
+    "lightgcn": Look("LightGCN, visual", "v", _SKY),
     "vbpr": Look("VBPR", "o", _RED),
 }
 

@@ -56,9 +56,9 @@ def test_rules_by_hand(noisy):
 
 
 def test_every_rule_from_one_pass(noisy):
-    for rule, shop in noisy.by_every_rule().items():
-        assert shop.rule == rule and "clean_scores" in vars(shop)
-        torch.testing.assert_close(shop.clean_scores, replace(noisy, rule=rule).clean_scores)
+    for rule, one in noisy.by_every_rule().items():
+        assert one.rule == rule and "clean_scores" in vars(one)
+        torch.testing.assert_close(one.clean_scores, replace(noisy, rule=rule).clean_scores)
 
 
 def test_scores_are_kept_for_the_same_shop_only(noisy, tmp_path, monkeypatch):
@@ -66,8 +66,8 @@ def test_scores_are_kept_for_the_same_shop_only(noisy, tmp_path, monkeypatch):
     shops = noisy.by_every_rule(file)
     noisy.keep_scores(shops, file)
     monkeypatch.setattr(RandomisedShop, "scores_by_draw", None)  # nothing is computed any more
-    for rule, shop in noisy.by_every_rule(file).items():
-        torch.testing.assert_close(shop.clean_scores, shops[rule].clean_scores)
+    for rule, one in noisy.by_every_rule(file).items():
+        torch.testing.assert_close(one.clean_scores, shops[rule].clean_scores)
     for other in (dict(sigma=0.2), dict(draws=11), dict(seed=1), dict(error=0.1)):
         with pytest.raises(TypeError):
             replace(noisy, **other).by_every_rule(file)

@@ -1,18 +1,20 @@
 """Threats beyond L∞: budgets hold after rounding, goals are reached, and a sticker stays where it is."""
 
+import numpy as np
 import pytest
 import torch
-from toys import extractor, smooth_photos
+from toys import ITEMS, extractor, shop, smooth_photos
 
-from vars_core.attacks.beyond_linf import Light, l2, light, sticker
-from vars_core.attacks.engine import evaluate, quantise
+from vars_core.attacks.beyond_linf import Light, l2, light, sticker, threats
+from vars_core.attacks.engine import attack_photos, evaluate, quantise
 from vars_core.attacks.objectives import hook
+from vars_core.attacks.promotion import push
 from vars_core.extractor import to_images
 from vars_core.runtime import generator
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
-__all__ = ["extractor"]  # a fixture
+__all__ = ["extractor", "shop"]  # fixtures
 
 
 class Linear:
@@ -111,3 +113,18 @@ def test_light_gains_within_its_limits(extractor, images):
 def test_what_makes_no_sense_is_refused(call, images):
     with pytest.raises(ValueError, match="got"):
         call(images)
+
+
+def test_threats_run_like_any_other_attack(shop):
+    goal, photos = push(shop, ITEMS, shop.extractor, "reach"), shop.photos(ITEMS)
+    images = to_images(photos)
+    found = {
+        name: attack_photos(attack, goal, images, 4, steps=3, generator=generator(0))
+        for name, attack in threats(0.7).items()
+    }
+    assert list(found) == ["L2, r = 0.70", "sticker, 2% of the area", "sticker, 5% of the area", "light and colour"]
+    change = {name: to_images(made) - images for name, made in found.items()}
+    assert 0 < change["L2, r = 0.70"].flatten(1).norm(dim=1).max() <= 0.7
+    shares = [(change[f"sticker, {n}% of the area"].abs().amax(1) > 0).float().mean().item() for n in (2, 5)]
+    assert 0 < shares[0] < shares[1] < 0.08
+    assert all(made.dtype == np.uint8 and made.shape == photos.shape for made in found.values())

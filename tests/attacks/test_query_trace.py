@@ -1,9 +1,10 @@
 """What a black box has after so many queries: values by hand, on an objective of one number."""
 
+import numpy as np
 import pytest
 import torch
 
-from vars_core.attacks.query_trace import QueryTrace
+from vars_core.attacks.query_trace import QueryLog, QueryTrace
 from vars_core.attacks.square import square
 from vars_core.runtime import generator
 
@@ -41,3 +42,11 @@ def test_a_trace_refuses_bad_marks_and_slices():
         QueryTrace(Brightness(), GREY, 8, marks=[0])
     with pytest.raises(ValueError, match="one batch"):
         QueryTrace(Brightness(), GREY, 8, marks=[1])[:1]
+
+
+def test_a_log_keeps_every_upload_of_the_first_image():
+    log = QueryLog(Brightness())
+    found = square(log, GREY, 8, queries=12, generator=generator(0, "trace"))
+    assert len(log.photos) == 12 and all(photo.shape == (4, 4, 3) and photo.dtype == np.uint8 for photo in log.photos)
+    best = max(photo.mean() for photo in log.photos)
+    assert best == pytest.approx(found.images[0].mean().item() * 255, abs=1e-3)

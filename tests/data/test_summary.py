@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from scipy import sparse
 from test_catalogue import config, edit, shop
 
-from vars_core import params
+from vars_core import param_file, params
 from vars_core.__main__ import main
 from vars_core.data import alike, summary
 
@@ -20,7 +20,7 @@ __all__ = ["shop"]  # a fixture
 @pytest.fixture
 def check(shop, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VARS_ROOT", str(tmp_path))
-    values = params.read(ROOT / "profiles" / "smoke.yaml")
+    values = param_file.read(ROOT / "profiles" / "smoke.yaml")
     values["data"] |= config().model_dump() | {"path": None}
     with (tmp_path / "params.yaml").open("w") as file:
         YAML(typ="safe", pure=True).dump(values, file)
@@ -144,7 +144,7 @@ def test_a_profile_instead_of_parameters(check, shop, tmp_path, capsys):
 def changed(tmp_path, section, **changes):
     """The parameters that `check` reads, with changes."""
     path = tmp_path / "params.yaml"
-    values = params.read(path)
+    values = param_file.read(path)
     values[section] |= changes
     with path.open("w") as file:
         YAML(typ="safe", pure=True).dump(values, file)

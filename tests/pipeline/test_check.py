@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from vars_core import params
+from vars_core import param_file
 from vars_core.errors import InputError
 from vars_core.pipeline import check
 
@@ -243,7 +243,7 @@ def test_an_experiment_changes_a_parameter_by_name(made):
     done = command(made, "dvc", "exp", "run", "-n", "more", "-S", "attacks.steps=7", "-S", "attacks.epsilons=[2,3]")
     try:
         assert done.returncode == 0, done.stdout + done.stderr
-        values = params.load(made / "params.yaml")
+        values = param_file.load(made / "params.yaml")
         assert (values["attacks"]["steps"], values["attacks"]["epsilons"]) == (7, [2, 3])
         assert values["recommender"]["learning_rate"] == 5e-3
         answer = json.loads((made / "reports/tables/03_attacks/answer.json").read_text())

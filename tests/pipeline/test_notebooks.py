@@ -7,11 +7,11 @@ import pytest
 from conftest import ROOT
 from imports import cells
 
-from vars_core import params
+from vars_core import param_file
 from vars_core.pipeline import notebooks, stages
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SMOKE = params.load(ROOT / "profiles/smoke.yaml")
+SMOKE = param_file.load(ROOT / "profiles/smoke.yaml")
 each = pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 
 

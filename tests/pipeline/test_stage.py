@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from vars_core import params, paths, seal
+from vars_core import param_file, paths, seal
 from vars_core.__main__ import main
 from vars_core.pipeline import faults, lock, stage
 
@@ -143,7 +143,7 @@ def test_a_missing_notebook_is_named(tiny, capsys):
 
 
 def test_numbers_reach_the_notebook_as_numbers(tiny):
-    values = params.read(ROOT / "profiles/smoke.yaml")
+    values = param_file.read(ROOT / "profiles/smoke.yaml")
     assert values["recommender"]["learning_rate"] == 5e-3
     (tiny.root / "params.yaml").write_text((ROOT / "profiles/smoke.yaml").read_text())
     got = "(recommender['learning_rate'], recommender['pretrained'], data['path'])"

@@ -7,7 +7,17 @@ from scipy import ndimage
 from torch import nn
 
 from vars_core.extractor import to_images, to_photos
-from vars_core.reconstruction.classics import JPEG, BitDepth, GaussianBlur, Median, TotalVariation, classics
+from vars_core.reconstruction.classics import (
+    JPEG,
+    BitDepth,
+    GaussianBlur,
+    Halved,
+    Median,
+    StraightThrough,
+    TotalVariation,
+    classics,
+    smoothers,
+)
 from vars_core.reconstruction.filters import (
     ConvDenoiser,
     GlobalViT,
@@ -215,3 +225,29 @@ def test_jpeg_quality_orders_the_damage():
     smooth = to_images(ndimage.gaussian_filter(to_photos(images(2, 32)).astype(float), (0, 3, 3, 0)).astype(np.uint8))
     damage = [(JPEG(quality)(smooth) - smooth).abs().mean() for quality in (10, 50, 95)]
     assert damage[0] > damage[1] > damage[2]
+
+
+def test_halving_averages_two_by_two():
+    image = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(1, 3, 1, 1) / 16
+    found = Halved()(image)
+    assert found.shape == image.shape and found.mean() == pytest.approx(image.mean().item(), abs=1e-6)
+    flat = torch.full((1, 3, 6, 6), 0.3)
+    torch.testing.assert_close(Halved()(flat), flat)
+    checks = (torch.arange(8) % 2).float().expand(1, 3, 8, 8).contiguous()  # the finest detail is gone
+    assert (Halved()(checks) - 0.5).abs().max() < 1e-6
+
+
+def test_a_filter_without_gradient_gets_the_identity_s():
+    seen, weight = images().requires_grad_(True), torch.rand(2, 3, 32, 32)
+    filtered = StraightThrough(JPEG(75))(seen)
+    torch.testing.assert_close(filtered, JPEG(75)(seen))
+    (filtered * weight).sum().backward()
+    torch.testing.assert_close(seen.grad, weight)
+
+
+@pytest.mark.parametrize("name", smoothers())
+def test_smoothers_keep_shape_and_have_a_gradient(name):
+    seen = images().requires_grad_(True)
+    filtered = smoothers()[name](seen)
+    filtered.sum().backward()
+    assert filtered.shape == seen.shape and seen.grad.abs().sum() > 0

@@ -1,4 +1,4 @@
-"""Attackers of a shop that adds noise, by what they know of it: the tiers T0 to T4 of `tiers`, for a `RandomisedShop`.
+"""Attackers of a shop that adds noise, by what they know of it: tiers T0 to T4, for a `RandomisedShop`.
 
 T0 attacks f alone. T1 averages over noise before a denoiser of its own, trained with another seed. T2 knows the
 denoiser and σ, but not the draws: it averages over its own (EOT), or goes through the denoiser as if no noise came
@@ -40,7 +40,8 @@ def attacks_by_tier(
     `surrogate` is another denoiser; without it there is no T1. `known` are pools of `tiers.attacks_by_tier`, whose T0
     doesn't depend on the defence, and whose photos made on another extractor are taken over into T4."""
     draw, known = generator(seed, "noisy tiers", epsilon), known or {}
-    way = partial(noisy_ways.through_noise, noisy, scene.items, epsilon=epsilon, steps=steps, draws=draws, generator=draw)  # fmt: skip
+    options = dict(epsilon=epsilon, steps=steps, draws=draws, generator=draw)
+    way = partial(noisy_ways.through_noise, noisy, scene.items, **options)
     found = {"T0": dict(known.get("T0", {}))}
     if surrogate is not None:
         found["T1"] = found["T0"] | {"surrogate's denoiser": way(aim="reach", image_filter=surrogate)}

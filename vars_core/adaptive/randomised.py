@@ -16,11 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from vars_core import checkpoint, runtime
+from vars_core import checkpoint, paths, runtime
 from vars_core.adaptive import certificate
 from vars_core.checkpoint import Checkpoint
+from vars_core.data import arrays
 from vars_core.recommender import accuracy_metrics, ranking
 from vars_core.recommender.shop import Shop
+from vars_core.recommender.vbpr import VBPR
+from vars_core.reconstruction.filters import load_filter
 from vars_core.reconstruction.serving import RULES, check_rule, noisy_features
 from vars_core.runtime import progress
 
@@ -47,6 +50,14 @@ class RandomisedShop:
             raise ValueError(f"sigma is a standard deviation, at least 0; got {self.sigma}")
         if self.rule == "median":
             self.votes  # noqa: B018 - raises where there are too few draws
+
+    @classmethod
+    def open(cls, shop: Shop, sigma: float, **options) -> RandomisedShop:
+        """`shop` behind noise of `sigma`, with the denoiser and the recommender that notebook 4 trained for it."""
+        folder, name = paths.read_from("models/filter"), f"{sigma:g}"
+        model = VBPR.load(folder / f"vbpr-{name}.safetensors", shop.catalogue.fingerprint).to(runtime.device())
+        behind = replace(shop, recommender=model, features=arrays.load(folder / f"features-{name}.npy"))
+        return cls(behind, load_filter(folder / f"denoiser-{name}.safetensors"), sigma, **options)
 
     @property
     def votes(self) -> int:
@@ -114,7 +125,7 @@ class RandomisedShop:
         """A hash of what scores depend on, and of `things`."""
         parts = (self.image_filter, self.shop.extractor, self.shop.recommender)
         tensors = [tensor for part in parts for tensor in part.state_dict().values()]
-        settings = (self.sigma, self.seed, self.draws, self.error, str(self.shop.catalogue.fingerprint))
+        settings = (self.sigma, self.seed, self.draws, self.error, self.shop.features)
         return checkpoint.fingerprint(*settings, *things, *tensors)
 
     def accuracy(self) -> dict[str, np.ndarray]:
@@ -140,8 +151,8 @@ class RandomisedShop:
 
     def hits(self, items, photos: np.ndarray | None, draws: int, *stream, progress_file: Path | None = None) -> Hits:
         """In how many of `draws` draws each of `items` (A,), alone with its photo in `photos` (None: its own), enters
-        the reporting users' lists. With a path as `progress_file` a long count notes there where it is; interrupted and
-        called again with the same arguments it goes on."""
+        the reporting users' lists. With a path as `progress_file` a long count notes there where it is; interrupted
+        and called again with the same arguments it goes on."""
         users, photos = self.shop.reporting_users, self.shop.photos(items) if photos is None else photos
         needed = self.entry_scores(users, items)
         can = ~torch.isposinf(needed)

@@ -4,6 +4,7 @@ Each maximises an objective, as `engine.linf` does, and gives images (N, 3, H, W
 are is measured, not assumed: a sticker is seen by anybody, and may still be taken for a label or a watermark.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -134,3 +135,18 @@ def light(
                 settings = (settings + 0.3 * (1 - number / steps) * slope.sign()).clamp(-1, 1)
             best, value = _best(objective, best, value, quantise(limits.apply(images, settings.detach())))
     return best
+
+
+def threats(radius: float) -> dict[str, Callable]:
+    """The threats above by their names in tables, called as `engine.linf` is but for the budget, which each has of
+    its own: `radius` in [0, 1] units, stickers of 2 and 5 % of the area, light within `Light`."""
+
+    def own_budget(attack, *budget):
+        def run(objective, images, _, *, steps: int, generator):
+            return attack(objective, images, *budget, steps=steps, generator=generator)
+
+        return run
+
+    found = {f"L2, r = {radius:.2f}": own_budget(l2, radius)}
+    found |= {f"sticker, {share:.0%} of the area": own_budget(sticker, share) for share in (0.02, 0.05)}
+    return found | {"light and colour": own_budget(light, None)}

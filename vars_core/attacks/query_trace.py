@@ -1,4 +1,4 @@
-"""What a black-box attacker has after so many queries: the same attack looked at while it runs."""
+"""What a black-box attacker asks, and what it has after so many queries: the same attack looked at while it runs."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 
 from vars_core.attacks.engine import per_photo, quantise
 from vars_core.attacks.objectives import Objective
+from vars_core.extractor import to_photos
 
 
 class QueryTrace(Objective):
@@ -41,3 +42,18 @@ class QueryTrace(Objective):
         if self.queries in self.marks:
             self.photos[self.queries] = self.best
         return values
+
+
+class QueryLog(Objective):
+    """An objective that keeps what is asked about its first image: `photos`, uint8 (H, W, 3) each, as uploaded."""
+
+    def __init__(self, objective):
+        self.objective, self.photos = objective, []
+
+    @property
+    def modules(self):
+        return self.objective.modules
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.photos.append(to_photos(quantise(images[:1].detach()))[0])
+        return self.objective(images)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vars_core import params, paths
+from vars_core import param_file, params, paths
 from vars_core.data import alike, catalogue, folder, split
 from vars_core.data.folder import CatalogueError
 
@@ -15,7 +15,7 @@ LOST = 0.5  # share outside the k-core above which a warning is due
 
 def check(source: Path, params_file: Path) -> int:
     """Print what is wrong with `source`, and what the study with these parameters makes of it; 0 or 1."""
-    values = params.load(params_file)
+    values = param_file.load(params_file)
     cfg = params.Data(**values["data"] | {"source": "folder", "path": str(source.resolve())})
     found = folder.problems(source)
     if found:

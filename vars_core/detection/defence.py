@@ -154,12 +154,12 @@ class Defence:
         return np.concatenate(filtered), score, score > limit
 
     def serve(self, photos: np.ndarray, rule: str = "mean", draws: int = 64, source=None) -> np.ndarray:
-        """Features of uint8 photos (N, H, W, 3) behind noise, by a rule of `serving.RULES`: (N, D) of *one* draw or of
-        the *mean* of `draws`; for the *median* (N, draws, D), as it is the median of the scores that a recommender
+        """Features of uint8 photos (N, H, W, 3) behind noise, by a rule of `serving.RULES`: (N, D) of *one* draw or
+        of the *mean* of `draws`; for the *median* (N, draws, D), as it is the median of the scores that a recommender
         gives them.
 
         The draws are a secret, or an attacker meets a network without noise: they start from the system's entropy
-        unless `source`, a generator, is given. Raises DefenceError without a denoiser, ValueError for another rule."""
+        unless `source`, a generator, is given. DefenceError without a denoiser, ValueError for another rule."""
         if self.denoiser is None or self.sigma is None:
             raise DefenceError(f"this defence has no denoiser to serve with; {defence_files.AGAIN}")
         check_rule(rule, draws)

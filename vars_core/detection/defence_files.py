@@ -1,9 +1,9 @@
 """A defence on disk: filter.safetensors, detector.safetensors and defence.json, which describes and seals them; with
 denoiser.safetensors, where it also serves behind noise.
 
-defence.json holds thresholds, that noise's standard deviation, the side of the photos, a fingerprint of the extractor, a hash of each file and one of
-its own content. A flipped bit, a value that is not finite or a file of another save is an error here: a damaged
-defence flags nothing or everything, and its scores look like scores.
+defence.json holds thresholds, that noise's standard deviation, the side of the photos, a fingerprint of the
+extractor, a hash of each file and one of its own content. A flipped bit, a value that is not finite or a file of
+another save is an error here: a damaged defence flags nothing or everything, and its scores look like scores.
 """
 
 import hashlib
@@ -55,8 +55,8 @@ class About(BaseModel):
 
 
 def seal(folder: Path, content: dict) -> None:
-    """Write `content` as `folder`'s defence.json, with the hashes of the files that lie there; of the denoiser's where
-    `content` has its `sigma`."""
+    """Write `content` as `folder`'s defence.json, with the hashes of the files that lie there; of the denoiser's,
+    too, where `content` has its `sigma`."""
     names = (FILTER, DETECTOR, DENOISER) if content.get("sigma") is not None else (FILTER, DETECTOR)
     content = content | {"files": {name: _hash((folder / name).read_bytes()) for name in names}}
     content["sha256"] = _own_hash(content)

@@ -104,7 +104,7 @@ def decoded(listing: Listing, places, size: int, ahead: int) -> Iterator[tuple]:
 def verdict_rows(
     defence: Defence, listing: Listing, places: np.ndarray, rate: str, batch: int, serve=None
 ) -> Iterator[list]:
-    """Rows of a journal for the photos at `places`, some at a time. `serve(name, photo)` is called for each photo that
+    """Rows of a journal for the photos at `places`, some at a time. `serve(name, photo)` is called for each that
     isn't flagged, `serve(name, None)` for each that is, before its row is there.
 
     Every pass through the networks is of `batch` photos, filled up with black ones: a score depends in its last

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 BITS = 64
+NEAR = 8  # bits that two uploads of nearly the same photo may differ by
 
 
 def hashes(photos: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
-from vars_core import params, paths
+from vars_core import param_file, paths
 from vars_core.errors import InputError
 from vars_core.pipeline import notebooks, readme, stages, timings
 
@@ -23,7 +23,7 @@ def problems(root: Path) -> list[str]:
     lock = root / "dvc.lock"
     locked = stages.read(lock).get("stages", {}) if lock.is_file() else {}
     found = []
-    if timings.profile(params.read(root / "params.yaml"), root / "profiles") == "own":
+    if timings.profile(param_file.read(root / "params.yaml"), root / "profiles") == "own":
         found.append("params.yaml equals none of profiles/: `make profile P=laptop` restores it")
     found += [f"{s.name}: never run (not in dvc.lock); run `make repro`" for s in declared if s.name not in locked]
     found += [f"{name}: in dvc.lock, not in dvc.yaml" for name in locked if name not in {s.name for s in declared}]

@@ -5,7 +5,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vars_core import params, paths, seal
+from vars_core import param_file, paths, seal
 from vars_core.pipeline import timings
 from vars_core.pipeline.request import StudyError
 
@@ -38,7 +38,7 @@ def publish(name: str, work: Path, profile: str, target: Path, state: dict, *, r
 
     All of it is replaced, or nothing. Raises StudyError as `refuse` does.
     """
-    values = params.load(work / "params.yaml")
+    values = param_file.load(work / "params.yaml")
     meta = json.loads((work / "data" / "prepared" / "meta.json").read_text(encoding="utf-8"))
     catalogue = Path(str(meta.get("name") or name)).name
     refuse(profile, catalogue, target, replace=replace, fingerprint=meta.get("fingerprint"))
@@ -49,7 +49,7 @@ def publish(name: str, work: Path, profile: str, target: Path, state: dict, *, r
         "fingerprint": meta.get("fingerprint"),
         "simulated": bool(meta.get("simulated")),
         "profile": profile,
-        "changed": changed(params.read(paths.root() / "profiles" / f"{profile}.yaml"), values),
+        "changed": changed(param_file.read(paths.root() / "profiles" / f"{profile}.yaml"), values),
         "parameters": shortened(values),
         "machine": timings.machine(),
         "minutes": {k: round(v["seconds"] / 60, 2) for k, v in sorted(state.items())},

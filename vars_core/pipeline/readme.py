@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from vars_core import params, paths
+from vars_core import param_file, paths
 from vars_core.pipeline import timings
 
 ABSENT = "–"
@@ -17,7 +17,14 @@ BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -
 
 REACH = "reach:pgd@8"
 SUBTLE = "reach:pgd@4"  # nobody sees it
-VICTIMS = {"bprmf": "BPR-MF", "visualknn": "visual k-NN", "vbpr": "VBPR", "amr": "AMR", "dvbpr": "DVBPR"}
+VICTIMS = {
+    "bprmf": "BPR-MF",
+    "visualknn": "visual k-NN",
+    "vbpr": "VBPR",
+    "amr": "AMR",
+    "lightgcn": "LightGCN, visual",
+    "dvbpr": "DVBPR",
+}
 FILTERS = {"global_vit": "global ViT", "jpeg75": "JPEG 75"}
 RECOVERED = [("global_vit", 2), ("global_vit", 4), ("global_vit", 8), ("jpeg75", 8)]
 CLEAN = [
@@ -134,7 +141,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _profile(root: Path) -> str:
     """That of the pipeline's own run."""
-    return timings.profile(params.read(root / "params.yaml"), root / "profiles")
+    return timings.profile(param_file.read(root / "params.yaml"), root / "profiles")
 
 
 def _json(path: Path) -> dict:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from vars_core import params, plain_yaml
+from vars_core import param_file, plain_yaml
 from vars_core.errors import InputError
 
 
@@ -18,7 +18,7 @@ def study_params(options, root: Path) -> dict:
     if Path(options.profile).name != options.profile or not profile.is_file():
         known = ", ".join(sorted(p.stem for p in profile.parent.glob("*.yaml")))
         raise StudyError(f"no profile is called {options.profile}; known: {known}")
-    values, named = params.read(profile), {}
+    values, named = param_file.read(profile), {}
     if options.data:
         if not options.data.expanduser().is_dir():
             raise StudyError(f"--data {options.data}: no such folder")

@@ -19,7 +19,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from vars_core import params, paths, seal
+from vars_core import param_file, paths, seal
 from vars_core.errors import InputError
 from vars_core.pipeline import faults, kernels, lock, notebooks, timings
 
@@ -68,7 +68,7 @@ def execute(name: str, params_file: Path, workspace: Path, *, fork: bool = False
         shutil.rmtree(staging, ignore_errors=True)
     with contextlib.suppress(OSError):  # a time is not worth a failure
         timings.record(
-            workspace / "scratch" / "timings.json", name, seconds, timings.profile(params.read(params_file))
+            workspace / "scratch" / "timings.json", name, seconds, timings.profile(param_file.read(params_file))
         )
     return seconds
 
@@ -89,7 +89,7 @@ def _asked(name: str, params_file: Path) -> tuple[Path, dict]:
     source = paths.root() / "notebooks" / f"{name}.ipynb"
     if not source.is_file():
         raise StageError(f"notebooks/{name}.ipynb is missing")
-    return source, params.load(params_file, notebooks.sections(source))
+    return source, param_file.load(params_file, notebooks.sections(source))
 
 
 def _execute(name: str, source: Path, values: dict, staging: Path, workspace: Path, *, fork: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from vars_core import params, paths, seal
+from vars_core import param_file, paths, seal
 from vars_core.pipeline import faults, lock, publish, stage, stages
 from vars_core.pipeline.request import StudyError, study_params
 
@@ -52,7 +52,7 @@ def execute(work: Path, only: list[str]) -> None:
     """Run the stages in `work`, skipping unchanged ones; `only` holds beginnings of names, or nothing."""
     root = paths.root()
     file = work / "params.yaml"
-    values = params.load(file)
+    values = param_file.load(file)
     outside = _outside(values)
     for step in stages.stages(root):
         state = _state(work)
@@ -79,7 +79,7 @@ def _parameters(options, root: Path) -> tuple[str, dict]:
     YAML(typ="safe", pure=True).dump(study_params(options, root), buffer)
     with tempfile.TemporaryDirectory() as folder:
         file = paths.write(Path(folder) / "params.yaml", buffer.getvalue())
-        return buffer.getvalue(), params.load(file)
+        return buffer.getvalue(), param_file.load(file)
 
 
 def _check_place(work: Path, values: dict) -> None:
@@ -98,7 +98,7 @@ def _check_place(work: Path, values: dict) -> None:
 
 def _finished(work: Path) -> dict:
     """The state of a study of which every stage is that of its parameters, and as it was. Raises StudyError."""
-    root, state, values = paths.root(), _state(work), params.load(work / "params.yaml")
+    root, state, values = paths.root(), _state(work), param_file.load(work / "params.yaml")
     steps, outside = stages.stages(root), _outside(values)
     absent = [step.notebook for step in steps if step.notebook not in state]
     if absent:

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from vars_core import params, paths
+from vars_core import param_file, paths
 
 # Linux without any of these has no GPU, and importing torch to hear so takes longer than noting the time of a stage.
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -28,7 +28,7 @@ def machine() -> dict:
 def profile(values: dict, folder: Path | None = None) -> str:
     """The name of the profile with these values, or "own"."""
     for path in sorted((folder or paths.root() / "profiles").glob("*.yaml")):
-        if params.read(path) == values:
+        if param_file.read(path) == values:
             return path.stem
     return "own"
 

@@ -7,12 +7,20 @@ from vars_core.recommender.amr import AMR
 from vars_core.recommender.base import Recommender
 from vars_core.recommender.bprmf import BPRMF
 from vars_core.recommender.dvbpr import DVBPR
+from vars_core.recommender.lightgcn import VisualLightGCN
 from vars_core.recommender.popularity import Popularity
 from vars_core.recommender.vbpr import VBPR
 from vars_core.recommender.visual_knn import VisualKNN
 
 # fitted on features; DVBPR, which is fitted on photos, stands apart
-FITTED_ON_FEATURES = {"poprank": Popularity, "bprmf": BPRMF, "visualknn": VisualKNN, "vbpr": VBPR, "amr": AMR}
+FITTED_ON_FEATURES = {
+    "poprank": Popularity,
+    "bprmf": BPRMF,
+    "visualknn": VisualKNN,
+    "vbpr": VBPR,
+    "amr": AMR,
+    "lightgcn": VisualLightGCN,
+}
 RECOMMENDERS = FITTED_ON_FEATURES | {"dvbpr": DVBPR}
 
 

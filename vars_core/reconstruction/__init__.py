@@ -7,6 +7,7 @@ In reading order:
     training            its loss, and training against attacks made as it learns
     online_attacks      what training sees: attacks, noise and honest edits, drawn anew for every batch
     classics            filters that need no training: JPEG, bit depth, median, blur, total variation
+    serving             photos behind noise: what f and a filter make of them under several draws
     recovery            what a filter gives back, and what it costs on clean photos
     robust_extractor    the defence that changes the victim instead
     denoise_to_protect  the nearest rival: its photos and its training
