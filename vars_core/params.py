@@ -113,7 +113,7 @@ class Reconstruction(Section):
     sigmas: Annotated[list[Positive], Field(min_length=1)] = [0.25, 0.5, 1.0]
     denoiser_patch: Count = 8
     denoiser_width: Annotated[int, Field(ge=4, multiple_of=4)] = 96
-    denoiser_steps: Count = 1200
+    denoiser_steps: Count = 600
     denoiser_ranking_weight: Weight = 10.0
     unet_widths: list[Count] = []
 
@@ -171,7 +171,7 @@ class Adaptive(Section):
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
     checked: Several = 4
     expectation: Count = 4
-    served: Several = 64
+    served: Several = 32
     served_error: Share = 0.001
 
     @model_validator(mode="after")
@@ -186,12 +186,12 @@ class Certificate(Section):
 
     epsilons: Annotated[list[Budget], Field(min_length=1)] = [0.5, 1, 2, 4, 8]
     items: Several = 60
-    draws: Several = 420
+    draws: Several = 480
     confidence: Share = 0.999
     attacked: Several = 12
-    steps: Count = 50
-    expectation: Count = 8
-    queries: Count = 200
+    steps: Count = 30
+    expectation: Count = 4
+    queries: Count = 100
 
 
 class Study(Section):

@@ -238,3 +238,11 @@ def test_known_noise_is_no_noise(behind):
         photos, listed = noisy_ways.with_known_noise(own, ITEMS, "reach", 16, 30, generator(seed, "known"))
         gained.append(np.nanmean(listed) - np.nanmean(own.exposed(ITEMS, photos)))
     assert np.mean(gained) > 0
+
+
+def test_serving_by_the_mean_from_cached_features(noisy):
+    means = np.stack(
+        [noisy.features(photo, 9, i).mean(0).numpy() for i, photo in enumerate(noisy.shop.catalogue.photos)]
+    )
+    made = RandomisedShop.by_mean(replace(noisy.shop, features=means), noisy.image_filter, 0.1, 9, 0)
+    torch.testing.assert_close(made.clean_scores, replace(noisy, rule="mean").clean_scores, atol=1e-4, rtol=1e-4)

@@ -59,6 +59,14 @@ class RandomisedShop:
         behind = replace(shop, recommender=model, features=arrays.load(folder / f"features-{name}.npy"))
         return cls(behind, load_filter(folder / f"denoiser-{name}.safetensors"), sigma, **options)
 
+    @classmethod
+    def by_mean(cls, shop: Shop, image_filter: nn.Module, sigma: float, draws: int, seed: int) -> RandomisedShop:
+        """A shop of the rule *mean* whose catalogue is served by `shop`'s own features, means over draws such as
+        `serving.retrained` gives them: VBPR is linear, so the score of the mean is the mean of the scores."""
+        made = cls(shop, image_filter, sigma, "mean", draws, seed=seed)
+        made.__dict__["clean_scores"] = shop.recommender.scores(range(shop.split.train.shape[0]), shop.features)
+        return made
+
     @property
     def votes(self) -> int:
         """How many draws must say yes for the median rule."""
