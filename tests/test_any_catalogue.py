@@ -17,10 +17,11 @@ pytestmark = pytest.mark.usefixtures("on_cpu", "workspace")
 TINY = {
     "recommender": {"epochs": 4, "extractor_epochs": 2, "dvbpr_epochs": 1},
     "attacks": {"steps": 2, "epsilons": [8], "items": 6, "few": 3, "queries": 34},
-    "reconstruction": {"steps": 4, "adaptive_steps": 2, "robust_steps": 2},
+    "reconstruction": {"steps": 4, "adaptive_steps": 2, "robust_steps": 2, "denoiser_steps": 4},
     "detection": {"steps": 4, "joint_steps": 2, "matrix_steps": 2, "magnet_steps": 4},
     "ablations": {"steps": 2},
     "adaptive": {"steps": 2, "items": 2, "checked": 2, "queries": 4},
+    "certificate": {"items": 4, "draws": 30, "attacked": 2, "steps": 2, "queries": 4},
 }
 
 
@@ -49,9 +50,9 @@ def test_the_first_three_notebooks(kind, tmp_path, workspace, capsys):
     assert (workspace / "reports" / "metrics" / "03_attacks.json").is_file()
 
 
-def test_all_seven_on_products_on_white_ground_with_outfits_as_users(tmp_path, workspace):
+def test_all_eight_on_products_on_white_ground_with_outfits_as_users(tmp_path, workspace):
     run(values(written("outfits", 40, tmp_path / "shop")))
-    assert len(list((workspace / "reports" / "metrics").glob("*.json"))) == 7
+    assert len(list((workspace / "reports" / "metrics").glob("*.json"))) == 8
     assert not re.search(r"\b(nan|inf)\b", sentences(workspace))
 
 

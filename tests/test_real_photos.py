@@ -1,4 +1,4 @@
-"""Notebooks on real photos, where there are any: all seven with real feedback, two where it's simulated."""
+"""Notebooks on real photos, where there are any: all eight with real feedback, two where it's simulated."""
 
 import json
 import shutil
@@ -15,7 +15,8 @@ SMALL = (
     "reconstruction.steps=4", "detection.steps=4", "detection.joint_steps=2", "ablations.steps=2", "adaptive.items=2",
     "adaptive.steps=2", "adaptive.checked=2", "adaptive.queries=4", "attacks.few=3", "attacks.queries=34",
     "recommender.dvbpr_epochs=1", "reconstruction.adaptive_steps=2", "reconstruction.robust_steps=2",
-    "detection.matrix_steps=2",
+    "detection.matrix_steps=2", "reconstruction.denoiser_steps=3", "certificate.items=3", "certificate.draws=20",
+    "certificate.attacked=2", "certificate.steps=2", "certificate.queries=4", "adaptive.served=12",
 )  # fmt: skip
 
 

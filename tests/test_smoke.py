@@ -1,4 +1,4 @@
-"""All seven notebooks, executed on the toy catalogue as `make smoke` does; this takes a minute or two."""
+"""All eight notebooks, executed on the toy catalogue as `make smoke` does; this takes a minute or two."""
 
 import csv
 import json
@@ -11,6 +11,8 @@ from conftest import ROOT
 from studies import NOTEBOOKS, leaves, metrics, study
 
 from vars_core.data import split
+
+PUSHES = ("insa:pgd", "promote:pgd", "reach:pgd")
 
 
 def tree_state():
@@ -64,12 +66,12 @@ def test_smoke_answers_every_question_with_a_number(smoke):
 def test_smoke_metrics_keep_the_contract(found):
     for name in ("poprank", "bprmf", "vbpr"):
         assert {"hr@10", "ndcg@10", "auc", "mrr"} <= set(found["02_recommender"][name])
-    attacks = {"none", *(f"{a}@{e}" for a in ("noise", "fgsm", "pgd", "promote:pgd", "reach:pgd") for e in (8, 16))}
+    attacks = {"none", *(f"{a}@{e}" for a in ("noise", "fgsm", "pgd", *PUSHES) for e in (8, 16))}
     attacked = found["03_attacks"]
     assert attacks <= set(attacked["exposure@10"]) and attacks <= set(attacked["rank_shift"])
     assert attacks - {"none"} == set(attacked["psnr"])
     harmful = {a for a in attacks if not a.startswith(("none", "noise"))}
-    trained = ("conv", "windowed_vit", "global_vit", "global_vit_adaptive", "robust")
+    trained = ("conv", "windowed_vit", "global_vit", "global_vit_adaptive", "robust", "aid")
     for arm in ("jpeg50", "jpeg75", "jpeg90", "median", "bits3", "gaussian", "tv", *trained):
         assert {"clean_feature_mse", "feature_recovery"} <= set(found["04_reconstruction"][arm])
         assert harmful <= set(found["04_reconstruction"][arm]["feature_recovery"])
@@ -87,8 +89,13 @@ def test_smoke_metrics_keep_the_contract(found):
     assert {"attention", "loss", "perturbations", "size", "contrastive", "joint"} <= set(found["06_ablations"])
     for tier in ("T0", "T2", "T3", "T4"):  # T1 needs a second training
         for defence in ("none", "filter", "detector", "both", "filter_adaptive", "both_adaptive"):
+            assert "reach:pgd@8" in found["07_adaptive"][tier]["randomised"]["exposure@10"]
             assert {"pgd@8", "reach:pgd@8"} <= set(found["07_adaptive"][tier][defence]["exposure@10"])
         assert "pgd@8" in found["07_adaptive"][tier]["both"]["asr@5"]
+        assert "reach:pgd@8" in found["07_adaptive"][tier]["randomised"]["asr@5"]
+    assert {"clean_ndcg_loss", "cold_auc", "clean_exposure"} <= set(found["08_certificate"]["sigma@0.25"])
+    assert set(found["08_certificate"]["sigma@0.25"]["certified_exposure"]) == {"0.5", "8"}
+    assert "8" in found["08_certificate"]["none"]["exposure"] and found["08_certificate"]["confidence"] == 0.99
     checks = found["07_adaptive"]["sanity"]
     assert len(checks) >= 5 and all(isinstance(v, bool) for v in checks.values())
 
@@ -114,7 +121,7 @@ def test_smoke_shares_are_shares_and_intervals_are_intervals(found):
 def test_smoke_numbers_make_sense(found):
     attacks, arms = found["03_attacks"], found["04_reconstruction"]
     psnr = attacks["psnr"]
-    for algorithm in ("noise", "fgsm", "pgd", "promote:pgd", "reach:pgd"):
+    for algorithm in ("noise", "fgsm", "pgd", *PUSHES):
         assert psnr[f"{algorithm}@16"] < psnr[f"{algorithm}@8"]
     # noise of ε is uniform: its mean square is ε²/3, less where pixels are clipped
     assert psnr["noise@8"] == pytest.approx(20 * np.log10(255 / (8 / 3**0.5)), abs=1)
@@ -128,7 +135,7 @@ def test_smoke_numbers_make_sense(found):
 # Trap: the headline as a minimum of means. Worst cases per item over nested sets of attacks can only rise.
 def test_smoke_knowing_more_never_reaches_less(found):
     adaptive = found["07_adaptive"]
-    for defence in ("none", "filter", "detector", "both"):
+    for defence in ("none", "filter", "detector", "both", "randomised"):
         key = "asr@5" if defence in ("detector", "both") else "exposure@10"
         for attack, value in adaptive["T0"][defence][key].items():
             if not attack.endswith("_ci"):
@@ -141,13 +148,13 @@ def test_smoke_photos_are_8_bit_and_within_their_budget(smoke):
     folder = smoke[0] / "data" / "attacked"
     clean = np.load(folder / "none.npy").astype(int)
     for epsilon in (8, 16):
-        for algorithm in ("noise", "fgsm", "pgd", "promote-pgd", "reach-pgd"):
+        for algorithm in ("noise", "fgsm", "pgd", *(name.replace(":", "-") for name in PUSHES)):
             changed = np.load(folder / f"{algorithm}@{epsilon}.npy")
             assert changed.dtype == np.uint8
             assert (np.abs(changed - clean).max((1, 2, 3)) == epsilon).all()
     table = rows(smoke[0] / "reports" / "tables" / "03_attacks" / "outcomes.csv")
     largest = [row for row in table if row["metric"] == "linf"]
-    assert len(largest) == 11 and all(float(row["value"]) <= float(row["epsilon"]) for row in largest)
+    assert len(largest) == 13 and all(float(row["value"]) <= float(row["epsilon"]) for row in largest)
     assert all(int(row["n"]) == len(clean) for row in table if row["metric"] in ("psnr", "ssim", "linf"))
 
 

@@ -1,4 +1,4 @@
-"""Notebooks as files, and the rules the seven follow."""
+"""Notebooks as files, and the rules the eight follow."""
 
 import ast
 

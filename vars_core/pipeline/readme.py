@@ -16,6 +16,7 @@ ABSENT = "–"
 BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
 
 REACH = "reach:pgd@8"
+CALM = "sigma@0.25"
 SUBTLE = "reach:pgd@4"  # nobody sees it
 VICTIMS = {
     "bprmf": "BPR-MF",
@@ -43,6 +44,7 @@ HEADLINES = [  # row title, metrics file, keys
     ("exposure@20, no attack", "03_attacks", ["exposure@20", "none"]),
     ("exposure@20, PGD to a hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
     ("exposure@20, promote, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
+    ("exposure@20, insa, ε = 8", "03_attacks", ["exposure@20", "insa:pgd@8"]),
     ("exposure@20, reach, ε = 4", "03_attacks", ["exposure@20", SUBTLE]),
     ("exposure@20, reach, ε = 8", "03_attacks", ["exposure@20", REACH]),
     *(
@@ -68,7 +70,10 @@ HEADLINES = [  # row title, metrics file, keys
     ("the same without a defence", "07_adaptive", ["T0", "none", "exposure@20", REACH]),
     ("exposure@20, reach, ε = 4, seller knows R (T2)", "07_adaptive", ["T2", "filter", "exposure@20", SUBTLE]),
     ("… in the adaptive regime", "07_adaptive", ["T2", "filter_adaptive", "exposure@20", SUBTLE]),
+    ("… behind noise", "07_adaptive", ["T2", "randomised", "exposure@20", SUBTLE]),
     ("… without a filter", "07_adaptive", ["T2", "none", "exposure@20", SUBTLE]),
+    ("promised behind noise (σ = 0.25), ε = 1: at most", "08_certificate", [CALM, "certified_exposure", "1"]),
+    ("NDCG@20 lost behind that noise", "08_certificate", [CALM, "clean_ndcg_loss"]),
 ]
 
 
