@@ -16,6 +16,7 @@ from benchmarks import (
     defence,
     filter_training,
     recommenders_cost,
+    serving,
     shops,
     training_step,
     turns,
@@ -248,3 +249,11 @@ def test_filters_in_training(tmp_path):
     assert recovered.ne(0).all(axis=None) and recovered.le(1).all(axis=None)
     assert table["clean feature change"].gt(0).all()  # two steps are enough to leave the identity
     assert not table.iloc[0, 2:6].equals(table.iloc[1, 2:6])
+
+
+def test_serving(tmp_path):
+    table, run = ran(serving, tmp_path)
+    assert table.draws.tolist() == [1, 4] and (table["ms per upload"] > 0).all()
+    promised = run["a promise takes, error 1e-9 per user and item"]
+    assert promised["ε = 1, σ = 0.25"]["draws"] < promised["ε = 2, σ = 0.25"]["draws"]
+    assert run["draws a second"] > 0 and run["one draw × the extractor"] > 0
