@@ -12,11 +12,13 @@ from toys import ITEMS, extractor, shop, smooth_photos
 from vars_core import checkpoint
 from vars_core.adaptive import certificate, noisy_ways
 from vars_core.adaptive.randomised import RandomisedShop
+from vars_core.adaptive.soft_jpeg import SoftJPEG
 from vars_core.attacks.engine import evaluate, linf
 from vars_core.attacks.expectation import Expectation
 from vars_core.attacks.promotion import push
 from vars_core.extractor import extract, to_images, to_photos
 from vars_core.recommender import ranking
+from vars_core.reconstruction.classics import JPEG
 from vars_core.runtime import generator
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -246,3 +248,33 @@ def test_serving_by_the_mean_from_cached_features(noisy):
     )
     made = RandomisedShop.by_mean(replace(noisy.shop, features=means), noisy.image_filter, 0.1, 9, 0)
     torch.testing.assert_close(made.clean_scores, replace(noisy, rule="mean").clean_scores, atol=1e-4, rtol=1e-4)
+
+
+def test_lists_of_single_draws_may_be_another_rules(noisy):
+    by, photos = noisy.by_every_rule(), noisy.shop.photos(ITEMS)
+    alone, own = by["median"].hits(ITEMS, photos, 40, "x"), by["one"].hits(ITEMS, photos, 40, "x")
+    both = by["median"].hits(ITEMS, photos, 40, "x", one=by["one"])
+    np.testing.assert_array_equal(both.counts, alone.counts)
+    np.testing.assert_array_equal(both.by_draw, own.by_draw)
+    assert not np.array_equal(alone.by_draw, own.by_draw)
+
+
+def test_steps_that_settle_reach_the_edge_and_beat_timid_ones(noisy):
+    goal = noisy_ways.objective(noisy, ITEMS, "reach", 4, generator(0, "attack"))
+    judge = noisy_ways.objective(noisy, ITEMS, "reach", 64, generator(1, "judge"))
+    images = to_images(noisy.shop.photos(ITEMS))
+    bold = noisy_ways.settling(goal, images, 4, steps=20, generator=generator(0))
+    timid = linf(goal, images, 4, steps=20, step=1.0 * 4 / 20, momentum=1.0, decay=True, generator=generator(0))
+    assert ((bold - images).abs() * 255).amax() == pytest.approx(4, abs=1e-3)
+    assert evaluate(judge, bold).mean() > evaluate(judge, timid).mean()
+
+
+@pytest.mark.parametrize("side", [16, 24, 40])
+def test_the_smooth_codec_is_nearly_jpeg_and_has_a_gradient(side):
+    photos = smooth_photos(3, seed=2, side=side) if side != 16 else smooth_photos(3, seed=2)
+    seen = to_images(photos).requires_grad_(True)
+    smooth, real = SoftJPEG(75)(seen), JPEG(75)(seen)
+    assert smooth.shape == seen.shape
+    assert (smooth - real).abs().mean() < 0.4 * (seen - real).abs().mean() + 2 / 255
+    smooth.sum().backward()
+    assert (seen.grad.abs() > 0).any((1, 2, 3)).all()

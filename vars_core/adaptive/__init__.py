@@ -8,6 +8,7 @@ In reading order:
     tiers        the ways that each tier has, and the worst case per item
     randomised   a shop that adds noise to every photo: rules of serving, and how often a photo enters lists
     noisy_ways   ways of attack on such a shop
+    soft_jpeg    JPEG with a gradient, for attackers of that rival
     noisy_tiers  the ways that each tier has there
     certificate  what no attack on it can exceed, with proof
     promises     those bounds by item and budget, from counted draws

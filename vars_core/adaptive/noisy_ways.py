@@ -2,8 +2,6 @@
 
 Each gives photos uint8 (A, H, W, 3) of `items`, within ε/255."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch import nn
@@ -17,8 +15,14 @@ from vars_core.attacks.square import square
 from vars_core.extractor import to_images
 
 IMAGES = 64  # through the networks at once: photos × draws
-# noise makes signs jump: momentum averages over steps, and steps that decay let the photo settle
-settling = partial(linf, momentum=1.0, decay=True)
+STEP = 10  # × ε / steps, the first of steps that decay; with 2.5, PGD's, the photo settles before it is at the edge
+
+
+def settling(objective, images, epsilon, *, steps: int, generator):
+    """PGD for objectives with noise, which makes signs jump: momentum averages over steps, and steps that decay let
+    the photo settle."""
+    step = STEP * epsilon / steps
+    return linf(objective, images, epsilon, steps=steps, step=step, momentum=1.0, decay=True, generator=generator)
 
 
 def objective(noisy: RandomisedShop, items, aim: str, draws: int, generator, *, image_filter=None) -> Objective:

@@ -157,21 +157,24 @@ class RandomisedShop:
         listed = self.served_scores(users, items, photos, "upload", *stream) > needed
         return np.where(torch.isposinf(needed).cpu(), np.nan, listed.cpu().double())
 
-    def hits(self, items, photos: np.ndarray | None, draws: int, *stream, progress_file: Path | None = None) -> Hits:
+    def hits(self, items, photos: np.ndarray | None, draws: int, *stream, one: RandomisedShop | None = None,
+        progress_file: Path | None = None,
+    ) -> Hits:  # fmt: skip
         """In how many of `draws` draws each of `items` (A,), alone with its photo in `photos` (None: its own), enters
-        the reporting users' lists. With a path as `progress_file` a long count notes there where it is; interrupted
-        and called again with the same arguments it goes on."""
+        the reporting users' lists. The shares by draw are of the lists of `one`, this shop by that rule, if given.
+        With a path as `progress_file` a long count notes there where it is; interrupted and called again with the
+        same arguments it goes on."""
         users, photos = self.shop.reporting_users, self.shop.photos(items) if photos is None else photos
         needed = self.entry_scores(users, items)
+        needed_by_one = needed if one is None else one.entry_scores(users, items)
         can = ~torch.isposinf(needed)
-        noted = self._checkpoint(progress_file, items, photos, draws, stream, needed)
+        noted = self._checkpoint(progress_file, items, photos, draws, stream, needed, needed_by_one)
         found = noted.load() if noted else None
         counts, by_draw = ([], []) if found is None else (list(found[1]["counts"]), list(found[1]["by_draw"]))
         for place in progress(range(len(counts), len(items)), "draws"):
             scores = self.scores_by_draw(users, items[place], photos[place], draws, "hits", items[place], *stream)
-            entered = scores > needed[:, place, None]
-            counts.append(entered.sum(1).cpu())
-            by_draw.append((entered.sum(0) / can[:, place].sum().clamp_min(1)).cpu())
+            counts.append((scores > needed[:, place, None]).sum(1).cpu())
+            by_draw.append(((scores > needed_by_one[:, place, None]).sum(0) / can[:, place].sum().clamp_min(1)).cpu())
             if noted and noted.due():
                 noted.save({}, {"counts": torch.stack(counts), "by_draw": torch.stack(by_draw)})
         if noted:
@@ -179,10 +182,10 @@ class RandomisedShop:
         counts = torch.stack(counts, 1).double().numpy()
         return Hits(np.where(can.cpu(), counts, np.nan), torch.stack(by_draw).double().numpy(), draws)
 
-    def _checkpoint(self, path, items, photos, draws, stream, needed) -> Checkpoint | None:
+    def _checkpoint(self, path, items, *things) -> Checkpoint | None:
         if path is None:
             return None
-        return Checkpoint(path, self._fingerprint(draws, stream, np.asarray(items), photos, needed))
+        return Checkpoint(path, self._fingerprint(np.asarray(items), *things))
 
 
 @dataclass(frozen=True)
