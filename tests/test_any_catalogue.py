@@ -1,16 +1,23 @@
 """The notebooks' computations on catalogues as shops have them: white ground, copies, few items, silent users."""
 
+import contextlib
 import copy
+import io
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import odd_catalogues as odd
 import pytest
 from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from in_process import run
 
 from benchmarks import large_catalogue
 from vars_core import param_file
+from vars_core.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("on_cpu", "workspace")
 
@@ -62,3 +69,27 @@ def test_films_with_long_and_short_histories(tmp_path, workspace):
     lengths = np.diff(ended["01_data"]["parts"].train.indptr)
     assert len(ended["01_data"]["shop"].user_ids) == 200 and lengths.max() > 2 * np.median(lengths)
     assert set(ended["02_recommender"]["sight"].recommender) == set(ended["02_recommender"]["NAMES"])
+
+
+# Two catalogues, which take ten seconds each: in the suite the same every time, in `make fuzz` others.
+@settings(
+    max_examples=2,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(kind=st.sampled_from(sorted(odd.KINDS)), items=st.integers(12, 60), seed=st.integers(0, 2**16))
+def test_what_check_passes_runs_and_what_it_refuses_is_a_line(kind, items, seed):
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
+        folder, work = Path(place) / "shop", Path(place) / "work"
+        patched.setenv("VARS_WORKSPACE", str(work))
+        wanted = values(written(kind, items, folder, seed))
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            passed = main(["check", str(folder), "--profile", "smoke"]) == 0
+            if passed:
+                run(wanted, ["01", "02", "03"])
+        if passed:
+            assert not re.search(r"\b(nan|inf)\b", sentences(work)), (kind, items, seed)
+        else:
+            last = said.getvalue().strip().splitlines()[-1]
+            assert last.startswith("error: ") and "Traceback" not in said.getvalue()
