@@ -68,6 +68,10 @@ def fit(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, kind: st
     """Put `tensors`, read from `path`, into `model`, a `kind`. Raises ModelFileError, naming the first tensor that is
     missing, unknown, of another shape or of another sort of numbers (whole ones for fractions, say)."""
     _compare(model.state_dict(), tensors, path, kind)
+    _put(model, tensors, path)
+
+
+def _put(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     model.load_state_dict(tensors)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -87,7 +91,7 @@ def build(make: Callable[..., nn.Module], settings: dict, tensors: dict, path: P
     kind = f"{kind} of {settings!s:.300}"
     _compare(shapes, tensors, path, kind)
     model = make(**settings)
-    fit(model, tensors, path, kind)
+    _put(model, tensors, path)
     return model
 
 

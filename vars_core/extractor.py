@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vars_core import checkpoint
-from vars_core.runtime import device, progress
+from vars_core.runtime import device, images_at_once, progress
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -25,9 +25,8 @@ def to_images(photos: np.ndarray) -> torch.Tensor:
 
 
 def batches(photos: np.ndarray, size: int | None = None) -> Iterator[torch.Tensor]:
-    """uint8 photos (N, H, W, 3) as images, `size` at a time. By default 256 on a GPU and 32 on a CPU: behind a filter
-    more take up to twice as long there, as memory for maps that large is fetched from the system page by page."""
-    size = size or (256 if device().type == "cuda" else 32)
+    """uint8 photos (N, H, W, 3) as images, `size` at a time, `runtime.images_at_once` by default."""
+    size = size or images_at_once()
     for start in range(0, len(photos), size):
         yield to_images(photos[start : start + size])
 

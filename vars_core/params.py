@@ -166,7 +166,7 @@ class Adaptive(Section):
 
     epsilons: Epsilons = [2, 4, 8]
     steps: Count = 30
-    items: Several = 18
+    items: Several = 15
     queries: Count = 100
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
     checked: Several = 4

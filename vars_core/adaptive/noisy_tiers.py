@@ -67,7 +67,7 @@ def past_detector(
     goal = noisy_ways.objective(noisy, scene.items, "reach", draws, draw)
     weights = torch.full((len(scene.items),), float(penalty), device=scene.targets.device)
     aim = Evade(goal, scene.defence.score, scene.threshold, MARGIN, weights)
-    options = dict(steps=steps, generator=draw, batch=max(1, noisy_ways.IMAGES // draws), label=f"λ = {penalty:g}")
+    options = dict(steps=steps, generator=draw, batch=noisy_ways.photos_at_once(draws), label=f"λ = {penalty:g}")
     images = to_images(noisy.shop.photos(scene.items))
     return attack_photos(noisy_ways.settling, aim, images, epsilon, **options)
 

@@ -13,16 +13,22 @@ from vars_core.attacks.objectives import Objective
 from vars_core.attacks.promotion import push
 from vars_core.attacks.square import square
 from vars_core.extractor import to_images
+from vars_core.runtime import images_at_once
 
-IMAGES = 64  # through the networks at once: photos × draws
 STEP = 10  # × ε / steps, the first of steps that decay; with 2.5, PGD's, the photo settles before it is at the edge
 
 
-def settling(objective, images, epsilon, *, steps: int, generator):
+def photos_at_once(draws: int) -> int:
+    """So many photos that their `draws` draws fill a batch, at least one."""
+    return max(1, images_at_once() // draws)
+
+
+def settling(objective, images, epsilon, *, steps: int, generator, restarts: int = 1):
     """PGD for objectives with noise, which makes signs jump: momentum averages over steps, and steps that decay let
     the photo settle."""
     step = STEP * epsilon / steps
-    return linf(objective, images, epsilon, steps=steps, step=step, momentum=1.0, decay=True, generator=generator)
+    options = dict(steps=steps, step=step, momentum=1.0, decay=True, restarts=restarts, generator=generator)
+    return linf(objective, images, epsilon, **options)
 
 
 def objective(noisy: RandomisedShop, items, aim: str, draws: int, generator, *, image_filter=None) -> Objective:
@@ -42,7 +48,7 @@ def through_noise(
 ) -> np.ndarray:  # fmt: skip
     """White box by expectation over `draws` draws a step; with another `image_filter`, a surrogate's, transfer."""
     goal = objective(noisy, items, aim, draws, generator, image_filter=image_filter)
-    options = dict(steps=steps, generator=generator, batch=max(1, IMAGES // draws), label=f"{aim}, {draws} draws")
+    options = dict(steps=steps, generator=generator, batch=photos_at_once(draws), label=f"{aim}, {draws} draws")
     return attack_photos(attack, goal, to_images(noisy.shop.photos(items)), epsilon, **options)
 
 
@@ -63,7 +69,7 @@ def by_asking(
         return square(goal, images, epsilon, queries=steps, generator=generator)
 
     goal = objective(noisy, items, aim, draws, generator)
-    options = dict(steps=queries, generator=generator, batch=max(1, IMAGES // draws), label=f"Square, {draws} draws")
+    options = dict(steps=queries, generator=generator, batch=photos_at_once(draws), label=f"Square, {draws} draws")
     return attack_photos(attack, goal, to_images(noisy.shop.photos(items)), epsilon, **options)
 
 
@@ -76,7 +82,7 @@ def with_known_noise(
     path = nn.Sequential(noisy.image_filter, noisy.shop.extractor).eval()
     known = MeanFeatures(path, noisy.sigma, 1 if noisy.rule == "one" else noisy.draws, seed=noisy.seed)
     goal = push(noisy.shop, items, known, aim, noisy.clean_scores[noisy.shop.known_users])
-    options = dict(steps=steps, generator=generator, batch=max(1, IMAGES // known.draws), label=f"{aim}, noise known")
+    options = dict(steps=steps, generator=generator, batch=photos_at_once(known.draws), label=f"{aim}, noise known")
     photos = attack_photos(settling, goal, to_images(noisy.shop.photos(items)), epsilon, **options)
     users, needed = noisy.shop.reporting_users, noisy.entry_scores(noisy.shop.reporting_users, items)
     with torch.no_grad():

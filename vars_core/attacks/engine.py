@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from vars_core.extractor import to_photos
-from vars_core.runtime import progress
+from vars_core.runtime import images_at_once, progress
 
 ObjectiveFn = Callable[[torch.Tensor], torch.Tensor]
 
@@ -194,13 +194,18 @@ def noise(images: torch.Tensor, epsilon, *, generator: torch.Generator) -> torch
     return quantise((images + (2 * start - 1) * budget(epsilon, images)).clamp(0, 1))
 
 
-def in_batches(attack: Callable, objective, images: torch.Tensor, batch: int = 64, label: str = ""):
-    """Run `attack(objective, images)` over slices; `objective[rows]` narrows an objective to its images."""
+def in_batches(attack: Callable, objective, images: torch.Tensor, batch: int | None = None, label: str = ""):
+    """Run `attack(objective, images)` over slices of `batch` images, `runtime.images_at_once` by default;
+    `objective[rows]` narrows an objective to its images."""
     parts = [
-        attack(objective[rows], images[rows])
-        for rows in progress([slice(i, i + batch) for i in range(0, len(images), batch)], label or "attack")
+        attack(objective[rows], images[rows]) for rows in progress(_slices(len(images), batch), label or "attack")
     ]
     return torch.cat(parts)
+
+
+def _slices(n: int, batch: int | None) -> list[slice]:
+    batch = batch or images_at_once()
+    return [slice(start, start + batch) for start in range(0, n, batch)]
 
 
 def attack_photos(
@@ -211,7 +216,7 @@ def attack_photos(
     *,
     steps: int,
     generator,
-    batch: int = 64,
+    batch: int | None = None,
     label: str = "",
 ) -> np.ndarray:
     """uint8 photos (N, H, W, 3) that `attack`, called as `linf` is, makes of `images`; a batch after the other."""
@@ -223,7 +228,9 @@ def attack_photos(
     return to_photos(in_batches(one, objective, images, batch, label))
 
 
-def run_attack(attack: Callable, objective, images: torch.Tensor, batch: int = 64, label: str = "") -> AttackResult:
+def run_attack(
+    attack: Callable, objective, images: torch.Tensor, batch: int | None = None, label: str = ""
+) -> AttackResult:
     """`in_batches` for those who want an `AttackResult`: `attack(objective, images)` may give images or a
     `AttackResult`.
 
@@ -238,5 +245,5 @@ def run_attack(attack: Callable, objective, images: torch.Tensor, batch: int = 6
         with eval_mode(objective):
             return counted.result(found, evaluate(objective, found))
 
-    steps = progress([slice(i, i + batch) for i in range(0, len(images), batch)], label or "attack")
+    steps = progress(_slices(len(images), batch), label or "attack")
     return AttackResult.join([one(objective[rows], images[rows]) for rows in steps])

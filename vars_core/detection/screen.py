@@ -265,7 +265,7 @@ def _run(folder: Path, out: Path, options) -> int:
         extractor = paths.read_from("models/recommender") / "extractor.safetensors"
     defence, rate, head = load_defence(base, extractor, options.rate, options.serve, options.draws)
     serve = server(defence, out / "features", options.serve, options.draws) if options.serve else None
-    batch = options.batch or (256 if runtime.device().type == "cuda" else 32)
+    batch = options.batch or runtime.images_at_once()
     if out.exists() and not out.is_dir():
         raise ScreenError(f"--out {out}: a folder is expected, this is a file")
     if out.is_dir() and out.samefile(folder):

@@ -9,10 +9,9 @@ from torch import nn
 from vars_core.extractor import to_images
 from vars_core.recommender.shop import Shop
 from vars_core.recommender.vbpr import VBPR
-from vars_core.runtime import device, generator, progress
+from vars_core.runtime import device, generator, images_at_once, progress
 
 RULES = ("one", "mean", "median")
-IMAGES = 256  # through the networks at once
 DRAWS = 8  # whose mean features a recommender learns from; one draw's are noisier, more cost time
 
 
@@ -23,8 +22,8 @@ def noisy_features(
     """f(R(x + η)) of one uint8 photo (H, W, 3) under `draws` draws of η ~ N(0, `sigma`² I), which is not clipped
     before R: (draws, D). Draws come from the generator `source`."""
     image, parts = to_images(photo[None]), []
-    for start in range(0, draws, IMAGES):
-        n = min(IMAGES, draws - start)
+    for start in range(0, draws, at_once := images_at_once()):
+        n = min(at_once, draws - start)
         noise = torch.randn((n, *image.shape[1:]), generator=source).to(image)
         noisy = (image + sigma * noise).contiguous(memory_format=torch.channels_last)
         parts.append(extractor(image_filter(noisy)).float())
