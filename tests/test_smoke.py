@@ -6,10 +6,12 @@ import subprocess
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from studies import NOTEBOOKS, leaves, metrics, study
 
+from benchmarks import randomised
 from vars_core.data import split
 
 PUSHES = ("insa:pgd", "promote:pgd", "reach:pgd")
@@ -179,3 +181,31 @@ def test_smoke_writes_no_pickles(smoke):
 
 def test_smoke_says_that_feedback_is_simulated(smoke):
     assert "(simulated feedback)" in (smoke[0] / "reports/tables/03_attacks/outcomes.md").read_text()
+
+
+def test_denoisers_are_compared_behind_the_recommender_of_a_study(smoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("VARS_WORKSPACE", str(smoke[0]))  # the benchmark sets it, too: put back afterwards
+    variants = [randomised.OWN, "recommender of raw photos", "extractor fine-tuned"]
+    assert randomised.main([str(smoke[0]), "--only", *variants, "--steps", "2", "--out", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "randomised" / "results.csv").set_index("variant")
+    assert table.index.tolist() == ["no defence", *variants] and table.sigma.tolist() == [0, 0.25, 0.25, 0.25]
+    assert table.lost["no defence"] == 0 and table["cold AUC"].between(0.3, 1).all()
+    assert (table.attacked >= table["attacked low"]).all() and (table.attacked <= table["attacked high"]).all()
+    for epsilon in ("0.5", "1", "2", "4"):
+        assert (table[f"point, ε = {epsilon}"][1:] <= table[f"promised, ε = {epsilon}"][1:]).all()
+    assert table["ndcg@10"][randomised.OWN] != table["ndcg@10"]["recommender of raw photos"]
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        randomised.main([str(tmp_path)])
+    assert "no study whose notebooks 1 and 2 have run" in capsys.readouterr().err
+
+
+def test_means_over_seeds_by_hand():
+    one = {"catalogue": "drawn", "variant": "own", "sigma": 0.25, "attacked low": 0.0}
+    table = pd.DataFrame([one | {"seed": seed, "attacked": value} for seed, value in enumerate((0.01, 0.02, 0.03))])
+    (row,) = randomised.over_seeds(table).to_dict("records")
+    assert row["measure"] == "attacked" and row["seeds"] == 3 and row["mean"] == pytest.approx(0.02)
+    half = 4.302653 * 0.01 / 3**0.5  # Student's 97.5 % quantile with two degrees of freedom
+    assert (row["low"], row["high"]) == pytest.approx((0.02 - half, 0.02 + half), rel=1e-5)
