@@ -152,7 +152,7 @@ class Study:
             error, served_error = (1 - cfg.confidence) / 3, self.cfg["adaptive"].served_error
             options = dict(error=error, served_error=served_error)
             found = promises(hits, noisy.sigma, EPSILONS, (3, *self.shop.catalogue.photos.shape[1:3]), **options)
-            bounds = found[found.rule == "median"].groupby("epsilon")[["bound", "point"]].mean()
+            bounds = found[found.rule == "median"].set_index("epsilon")
             row |= {f"promised, ε = {e:g}": bounds.bound[e] for e in EPSILONS}
             row |= {f"point, ε = {e:g}": bounds.point[e] for e in EPSILONS}
         return row

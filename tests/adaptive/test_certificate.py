@@ -31,6 +31,37 @@ def test_chance_bounds_hold_as_often_as_they_say(chance):
     assert chance in (0.0, 0.97, 0.003) or missed > 0.02  # and are no wider than need be
 
 
+def test_share_bounds_by_hand():
+    # Bin(3, ½): P(0) = ⅛, above 0.9 / 20: no count is that rare
+    hits = np.array([[0.0, 2], [1, np.nan], [3, 0], [0, 1]])
+    assert certificate.share_bound(hits, 3, 0.5, 0.9) == 1
+    # Bin(10, ½): P(0) = 1/1024, P(≤ 1) = 11/1024; 0.04 / 20 lies between. Above 0: two of four, two of three
+    wide = certificate.share_bound(hits, 10, 0.5, 0.04)
+    assert wide == pytest.approx((2 / 4 + 2 / 3) / 2 / (1 - 1 / 1024 / 0.04))
+    # 0.25 / 20 is above 11/1024: one hit isn't enough now
+    assert certificate.share_bound(hits, 10, 0.5, 0.25) == pytest.approx((1 / 4 + 1 / 3) / 2 / (1 - 11 / 1024 / 0.25))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_share_bounds_hold_as_often_as_they_say(together):
+    """Half of the users have just the chance in question, for whom it is hardest; drawn apart, or all at once."""
+    rng, missed, error, draws, chance = np.random.default_rng(3), 0, 0.05, 60, 0.1
+    chances = np.where(np.arange(40) < 20, chance, 0.01)[:, None]
+    for _ in range(2000):
+        uniform = rng.random((1 if together else 40, draws))
+        hits = (uniform < chances).sum(1, keepdims=True).astype(float)
+        missed += certificate.share_bound(hits, draws, chance, error) < 0.5
+    assert missed / 2000 <= error + 3 * math.sqrt(error * (1 - error) / 2000)
+
+
+def test_share_bounds_are_tighter_than_one_for_each_user():
+    rng, draws, error = np.random.default_rng(4), 480, 1e-4
+    hits = rng.binomial(draws, rng.beta(0.05, 5, (1000, 30))).astype(float)
+    for chance in (0.04, 0.2):
+        each = (certificate.chance_bound(hits, draws, error / hits.size) >= chance).mean()
+        assert (hits / draws >= chance).mean() < certificate.share_bound(hits, draws, chance, error) < each
+
+
 DRAWS = {
     "rare": lambda rng, n: rng.random(n) < 0.004,
     "half": lambda rng, n: rng.random(n) < 0.5,
@@ -117,6 +148,9 @@ def test_no_change_exceeds_its_bound_where_scores_are_linear(seed):
         lambda: certificate.chance_bound([3], 2, 0.1),
         lambda: certificate.chance_bound([-1], 2, 0.1),
         lambda: certificate.chance_bound([1], 2, 0),
+        lambda: certificate.share_bound([1, 2], 2, 0.1, 0.1),
+        lambda: certificate.share_bound([[3]], 2, 0.1, 0.1),
+        lambda: certificate.share_bound([[math.nan]], 2, 0.1, 0.1),
         lambda: certificate.mean_bound([], 0.1),
         lambda: certificate.mean_bound([0.5, 1.5], 0.1),
         lambda: certificate.mean_bound([0.5, math.nan], 0.1),

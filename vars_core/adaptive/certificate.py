@@ -10,8 +10,8 @@ promises for every change ‖δ‖₂ ≤ r, neither of which asks what those ar
 least ½ only where p_u(x) ≥ Φ(−r/σ) (median smoothing: Chiang et al. 2020); the share of those users is the most that
 any change can reach.
 
-g and p_u are estimated from draws of the photo as it is. Every bound is one-sided and exact at its confidence: a
-sampling error makes a promise weaker, never stronger.
+g and p_u are estimated from draws of the photo as it is. Every bound is one-sided and holds at its confidence for any
+number of draws: a sampling error makes a promise weaker, never stronger.
 """
 
 import math
@@ -39,6 +39,28 @@ def chance_bound(hits, draws: int, error: float) -> np.ndarray:
     _check_error(error)
     bound = stats.beta.isf(error, hits + 1, np.maximum(draws - hits, 1))
     return np.where(hits == draws, 1.0, bound)
+
+
+def share_bound(hits, draws: int, chance: float, error: float) -> float:
+    """An upper bound of the share of users whose chance of a hit is `chance` or more, averaged over items, from their
+    counts `hits` (U, A) among `draws`, NaN where the user has the item. It is too low with probability ≤ `error`,
+    however users and items hang together.
+
+    Let c be the largest count with B = P(Bin(`draws`, `chance`) ≤ c) ≤ `error` / 20. Of a share D of such users at
+    most D·B is expected to have c hits or fewer, so by Markov's inequality D·B / `error` or more has them with
+    probability ≤ `error`. All others are among the share H with more than c hits: D ≤ H / (1 − B / `error`). Bounds
+    for each user (Clopper and Pearson, Bonferroni) would have to hold for all of them at once, and exclude fewer."""
+    hits = np.asarray(hits, np.float64)
+    known = np.isfinite(hits)
+    if draws < 1 or hits.ndim != 2 or not known.any() or (hits[known] < 0).any() or (hits[known] > draws).any():
+        raise ValueError(f"hits (U, A) are from 0 to the number of draws, {draws}; got shape {hits.shape}")
+    _check_error(error)
+    below = stats.binom.cdf(np.arange(draws + 1), draws, chance)  # P(≤ c), by c
+    few = np.flatnonzero(below <= error / 20)
+    if not len(few):
+        return 1.0
+    more = np.where(known, hits > few[-1], np.nan)[:, known.any(0)]
+    return min(1.0, float(np.nanmean(more, axis=0).mean() / (1 - below[few[-1]] / error)))
 
 
 def mean_bound(values, error: float) -> float:

@@ -202,6 +202,10 @@ class Hits:
         """The share of draws (U, A)."""
         return self.counts / self.draws
 
+    def first(self, n: int) -> Hits:
+        """Of the first `n` items."""
+        return Hits(self.counts[:, :n], self.by_draw[:n], self.draws)
+
 
 class _Cached:
     """A recommender that says what was computed before."""
