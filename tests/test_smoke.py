@@ -92,8 +92,8 @@ def test_smoke_metrics_keep_the_contract(found):
     for tier in ("T0", "T2", "T3", "T4"):  # T1 needs a second training
         for defence in ("none", "filter", "detector", "both", "filter_adaptive", "both_adaptive"):
             assert "reach:pgd@8" in found["07_adaptive"][tier]["randomised"]["exposure@10"]
-            assert {"pgd@8", "reach:pgd@8"} <= set(found["07_adaptive"][tier][defence]["exposure@10"])
-        assert "pgd@8" in found["07_adaptive"][tier]["both"]["asr@5"]
+            assert "reach:pgd@8" in found["07_adaptive"][tier][defence]["exposure@10"]
+        assert "reach:pgd@8" in found["07_adaptive"][tier]["both"]["asr@5"]
         assert "reach:pgd@8" in found["07_adaptive"][tier]["randomised"]["asr@5"]
     assert {"clean_ndcg_loss", "cold_auc", "clean_exposure"} <= set(found["08_certificate"]["sigma@0.25"])
     assert set(found["08_certificate"]["sigma@0.25"]["certified_exposure"]) == {"0.5", "8"}
@@ -186,7 +186,12 @@ def test_smoke_says_that_feedback_is_simulated(smoke):
 def test_denoisers_are_compared_behind_the_recommender_of_a_study(smoke, tmp_path, monkeypatch):
     monkeypatch.setenv("VARS_WORKSPACE", str(smoke[0]))  # the benchmark sets it, too: put back afterwards
     variants = [randomised.OWN, "recommender of raw photos", "extractor fine-tuned"]
-    assert randomised.main([str(smoke[0]), "--only", *variants, "--steps", "2", "--out", str(tmp_path)]) == 0
+    assert (
+        randomised.main(
+            [str(smoke[0]), "--only", *variants, "--steps", "2", "--sigmas", "0.25", "--out", str(tmp_path)]
+        )
+        == 0
+    )
     table = pd.read_csv(tmp_path / "randomised" / "results.csv").set_index("variant")
     assert table.index.tolist() == ["no defence", *variants] and table.sigma.tolist() == [0, 0.25, 0.25, 0.25]
     assert table.lost["no defence"] == 0 and table["cold AUC"].between(0.3, 1).all()

@@ -113,7 +113,7 @@ class Reconstruction(Section):
     sigmas: Annotated[list[Positive], Field(min_length=1)] = [0.25, 0.5, 1.0]
     denoiser_patch: Count = 8
     denoiser_width: Annotated[int, Field(ge=4, multiple_of=4)] = 96
-    denoiser_steps: Count = 600
+    denoiser_steps: Count = 500
     denoiser_ranking_weight: Weight = 10.0
     unet_widths: list[Count] = []
 
@@ -166,7 +166,7 @@ class Adaptive(Section):
 
     epsilons: Epsilons = [2, 4, 8]
     steps: Count = 30
-    items: Several = 15
+    items: Several = 12
     queries: Count = 100
     penalties: Annotated[list[Weight], Field(min_length=1)] = [0.1, 1.0]
     checked: Several = 4
@@ -186,7 +186,7 @@ class Certificate(Section):
 
     epsilons: Annotated[list[Budget], Field(min_length=1)] = [0.5, 1, 2, 4, 8]
     items: Several = 60
-    draws: Several = 480
+    draws: Several = 600
     confidence: Share = 0.999
     attacked: Several = 12
     steps: Count = 30
