@@ -130,20 +130,21 @@ class Study:
     def judged(self, noisy: RandomisedShop) -> dict:
         """Cost, attacked exposure and promises, one row."""
         cfg, ndcg = self.cfg["certificate"], f"ndcg@{self.shop.k}"
-        before, after = (np.asarray(s.accuracy()[ndcg], float) for s in (self.shop, noisy))
+        served = noisy.accuracy()
+        before, after = (np.asarray(found[ndcg], float) for found in (self.shop.accuracy(), served))
         means = stats.resampled_means(before, after, rng=0)
         low, high = np.quantile(1 - means[1] / means[0], [0.025, 0.975])
-        cold = np.nanmean(noisy.accuracy()["cold_auc"])
         row = {
             ndcg: after.mean(),
             "lost": 1 - after.mean() / before.mean(),
             "low": low,
             "high": high,
-            "cold AUC": cold,
+            "cold AUC": np.nanmean(served["cold_auc"]),
         }
         few, draw = self.items[: cfg.attacked], runtime.generator(self.seed, "attacked", noisy.sigma)
         draws = cfg.expectation if noisy.sigma else 1
-        tried = [few_photos(noisy, few, aim, cfg.steps, draws, draw) for aim in ("reach", "insa")]
+        options = dict(epsilon=ATTACKED, steps=cfg.steps, draws=draws, generator=draw)
+        tried = [noisy_ways.through_noise(noisy, few, aim, **options) for aim in ("reach", "insa")]
         reached = stats.estimate(worst_case([noisy.exposed(few, photos) for photos in tried]))
         row |= {"untouched": np.nanmean(noisy.exposed(self.items), axis=0).mean(), "attacked": reached["value"]}
         row |= {"attacked low": reached["ci_low"], "attacked high": reached["ci_high"]}
@@ -156,10 +157,6 @@ class Study:
             row |= {f"promised, ε = {e:g}": bounds.bound[e] for e in EPSILONS}
             row |= {f"point, ε = {e:g}": bounds.point[e] for e in EPSILONS}
         return row
-
-
-def few_photos(noisy: RandomisedShop, items, aim: str, steps: int, draws: int, generator) -> np.ndarray:
-    return noisy_ways.through_noise(noisy, items, aim, ATTACKED, steps, draws, generator)
 
 
 def rows_of(study: Study, variants, sigmas) -> list[dict]:
