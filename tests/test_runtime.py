@@ -1,5 +1,9 @@
 """Seeds, device, progress."""
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +69,29 @@ def test_progress_by_hand_is_a_bar(monkeypatch, capsys):
     monkeypatch.delenv("VARS_QUIET", raising=False)
     assert list(runtime.progress(range(3), "training")) == [0, 1, 2]
     assert "training" in capsys.readouterr().err
+
+
+FAULTS = """
+import ctypes, resource, sys
+if sys.argv[1] == "kept":
+    from vars_core import runtime
+library, size = ctypes.CDLL(None), 16 << 20
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    blocks = [library.malloc(size) for _ in range(5)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks:
+        library.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
+def test_memory_of_large_maps_is_kept_for_the_next():
+    # 80 MB taken and freed ten times: kept, their pages are fetched from the system once
+    runs = ([sys.executable, "-c", FAULTS, way] for way in ("kept", ""))
+    kept, given_back = (int(subprocess.run(run, capture_output=True, check=True).stdout) for run in runs)
+    assert 0 < 5 * kept < given_back

@@ -16,17 +16,21 @@ DRAWS = 8  # whose mean features a recommender learns from; one draw's are noisi
 
 
 @torch.no_grad()
+def _through_noise(extractor, image_filter, sigma: float, images: torch.Tensor, source) -> torch.Tensor:
+    noise = torch.randn(images.shape, generator=source).to(images)
+    noisy = (images + sigma * noise).contiguous(memory_format=torch.channels_last)
+    return extractor(image_filter(noisy)).float()
+
+
 def noisy_features(
     extractor: nn.Module, image_filter: nn.Module, sigma: float, photo: np.ndarray, draws: int, source
 ) -> torch.Tensor:
     """f(R(x + η)) of one uint8 photo (H, W, 3) under `draws` draws of η ~ N(0, `sigma`² I), which is not clipped
     before R: (draws, D). Draws come from the generator `source`."""
-    image, parts = to_images(photo[None]), []
-    for start in range(0, draws, at_once := images_at_once()):
+    image, parts, at_once = to_images(photo[None]), [], images_at_once()
+    for start in range(0, draws, at_once):
         n = min(at_once, draws - start)
-        noise = torch.randn((n, *image.shape[1:]), generator=source).to(image)
-        noisy = (image + sigma * noise).contiguous(memory_format=torch.channels_last)
-        parts.append(extractor(image_filter(noisy)).float())
+        parts.append(_through_noise(extractor, image_filter, sigma, image.expand(n, -1, -1, -1), source))
     return torch.cat(parts)
 
 
@@ -34,11 +38,12 @@ def mean_features(
     extractor: nn.Module, image_filter: nn.Module, sigma: float, photos: np.ndarray, draws: int, source
 ) -> np.ndarray:
     """The mean of `noisy_features` over the draws of each of uint8 `photos` (N, H, W, 3): (N, D)."""
-    seen = (
-        noisy_features(extractor, image_filter, sigma, np.asarray(photo), draws, source).mean(0).cpu().numpy()
-        for photo in progress(photos, f"features, σ = {sigma:g}")
-    )
-    return np.stack(list(seen))
+    seen, at_once = [], max(1, images_at_once() // draws)
+    for start in progress(range(0, len(photos), at_once), f"features, σ = {sigma:g}"):
+        images = to_images(np.asarray(photos[start : start + at_once]))
+        features = _through_noise(extractor, image_filter, sigma, images.repeat_interleave(draws, 0), source)
+        seen.append(features.unflatten(0, (len(images), draws)).mean(1).cpu().numpy())
+    return np.concatenate(seen)
 
 
 def retrained(shop: Shop, image_filter: nn.Module, sigma: float, cfg, seed: int, draws: int = DRAWS) -> Shop:
