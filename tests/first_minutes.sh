@@ -78,16 +78,16 @@ cd "$place"
 
 mkdir -p none && for tool in bash make sed grep cat cut ls cksum find mkdir rm git seq sleep env; do ln -sf "$(command -v $tool)" none/; done
 git clone -q "$here" bare && cd bare
-try "no Python at all" 'Python 3.11 is needed' env PATH="$place/none" make env
-for other in python3.12 python3.13 python3.10; do
+try "no Python at all" 'Python 3.11, 3.12 or 3.13 is needed' env PATH="$place/none" make env
+for other in python3.10 python3.9 python3.14; do
   $other --version >/dev/null 2>&1 || continue
   ln -s "$($other -c 'import sys; print(sys.executable)')" "$place/none/python3"
-  try "$other only" 'Python 3.11 is needed' env PATH="$place/none" make env
+  try "$other only" 'Python 3.11, 3.12 or 3.13 is needed' env PATH="$place/none" make env
   break
 done
 ln -s ../clone/.venv .venv
 try "a linked .venv" 'symbolic link' make test
-try "... and its target is whole" 'Python 3.11' ../clone/.venv/bin/python --version
+try "... and its target is whole" 'Python 3.1' ../clone/.venv/bin/python --version
 rm .venv && mkdir .venv && touch .venv/mine
 try "somebody else's .venv" 'not made by' make test
 try "... is left alone" '^.venv/mine$' ls .venv/mine

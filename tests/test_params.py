@@ -97,7 +97,7 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
         (
             "pretrained: false",
             "pretrained: 3",
-            "recommender.pretrained: expected true, false or a file's path; got 3",
+            "recommender.pretrained: expected true, false, package or a file's path; got 3",
         ),
         ("source: synthetic", "source: web", "data.source: expected 'synthetic' or 'folder'; got 'web'"),
         (

@@ -140,7 +140,8 @@ def part(prefix: str, tensors: dict) -> dict:
 
 
 class Checkpoint:
-    """One training under way in one file, known by its `mark`, a `fingerprint` of data, parameters and seed.
+    """One training in one file, known by its `mark`, a `fingerprint` of data, parameters and seed: under way, or done,
+    where what comes after it may still be interrupted.
 
     A file of another training or a damaged one is ignored, and overwritten."""
 
@@ -163,9 +164,6 @@ class Checkpoint:
     def save(self, notes: dict, tensors: dict[str, torch.Tensor]) -> None:
         write(self.path, tensors, **notes, mark=self.mark)
         self._saved = time.monotonic()
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vars_core import checkpoint
+from vars_core import checkpoint, weights
 from vars_core.runtime import device, images_at_once, progress
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -77,17 +77,23 @@ def _torchvision_trunk(model: nn.Module) -> nn.Module:
     raise ValueError(f"{type(model).__name__}: no classifier named fc, head, heads or after .features to remove")
 
 
+def _load_packaged(model: nn.Module, file: Path, name: str) -> None:
+    # tensors only, of a file known by its hash: the same network under other names, in the same order
+    tensors = torch.load(file, weights_only=True, map_location="cpu").values()
+    checkpoint.fit(model, dict(zip(model.state_dict(), tensors, strict=True)), file, name)
+
+
 def _load_weights(model: nn.Module, file: Path, name: str) -> None:
     try:
-        weights, _ = checkpoint.load_tensors(file, "a safetensors file; pickled weights are not read")
+        tensors, _ = checkpoint.load_tensors(file, "a safetensors file; pickled weights are not read")
     except FileNotFoundError:
         raise FileNotFoundError(f"recommender.pretrained: there is no weights file {file}") from None
-    checkpoint.fit(model, weights, file, name)
+    checkpoint.fit(model, tensors, file, name)
 
 
 def _backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple]:
-    weights_file = Path(pretrained) if isinstance(pretrained, str) else None
-    hub = pretrained is True
+    weights_file = weights.file_of(name, pretrained)
+    hub, load = pretrained is True, _load_packaged if pretrained == weights.PACKAGE else _load_weights
     if name == "small_cnn":
         if pretrained:
             raise ValueError("recommender.pretrained: small_cnn is trained on the catalogue; use false")
@@ -98,14 +104,14 @@ def _backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple]:
     if timm.is_model(name):
         model = timm.create_model(name, pretrained=hub, num_classes=1000 if weights_file else 0)
         if weights_file:
-            _load_weights(model, weights_file, name)
+            load(model, weights_file, name)
             model.reset_classifier(0)
         cfg = model.default_cfg
         return model, (cfg["mean"], cfg["std"])
     if name in torchvision.models.list_models():
         model = torchvision.models.get_model(name, weights="DEFAULT" if hub else None)
         if weights_file:
-            _load_weights(model, weights_file, name)
+            load(model, weights_file, name)
         return _torchvision_trunk(model), IMAGENET
     raise ValueError(
         f"recommender.extractor: unknown model {name!r}; expected small_cnn, or a name from "
@@ -173,6 +179,12 @@ def extract(model: nn.Module, photos: np.ndarray, batch: int | None = None, thro
     if len(broken):
         raise ValueError(f"features of {len(broken)} photos are not finite, first rows {broken[:5].tolist()}")
     return features
+
+
+def agree(one: np.ndarray, other: np.ndarray, tolerance: float = 0.01) -> bool:
+    """Whether features (N, D) are the same but for rounding: the difference is at most `tolerance` of a row's length.
+    Those of one photo differ by batch and device, on a GPU by 10⁻³ of it where products are rounded coarsely."""
+    return bool((np.linalg.norm(one - other, axis=1) <= tolerance * np.linalg.norm(other, axis=1)).all())
 
 
 def train_on_categories(

@@ -84,6 +84,14 @@ class Attacks(Section):
     few: Count = 24
     queries: Annotated[int, Field(ge=34)] = 660
     unseen_epsilons: Epsilons = [3, 6, 12]
+    other_extractor: Name | None = None
+    other_pretrained: bool | str = False
+
+    @model_validator(mode="after")
+    def _weights_of_something(self):
+        if self.other_pretrained and not self.other_extractor:
+            raise ValueError(f"other_pretrained are other_extractor's, which is null; got {self.other_pretrained!r}")
+        return self
 
 
 class Reconstruction(Section):
@@ -226,7 +234,7 @@ def _line(problem: dict, section: str) -> str:
         return f"{place}: {problem['ctx']['error']}"
     given = problem["input"]
     if problem["loc"][-1] in ("bool", "str"):
-        return f"{place}: expected true, false or a file's path; got {given!r}"
+        return f"{place}: expected true, false, package or a file's path; got {given!r}"
     if any("epsilon" in part for part in where) and not isinstance(given, list):
         return f"{place}: ε in 8-bit steps, 1 to 255; got {given!r}"
     expected = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")

@@ -70,6 +70,17 @@ def write_to(name: str) -> Path:
     return _made(place / name)
 
 
+def checkpoint(name: str) -> Path:
+    """File for the state of long work such as a training, under way or done: a notebook that is interrupted, and run
+    again with the same parameters, takes it up. The stage runner removes those of a notebook that has succeeded."""
+    return checkpoints(workspace() or root(), os.environ.get("VARS_STAGE", "by hand")) / f"{name}.safetensors"
+
+
+def checkpoints(place: Path, notebook: str) -> Path:
+    """The folder of `checkpoint`'s files, of `notebook` in the workspace `place`."""
+    return place / "scratch" / "checkpoints" / notebook
+
+
 def cache(name: str) -> Path:
     """Folder for what outlives runs and can be made again, such as "data/decoded"; made if need be."""
     return _made((workspace() or scratch()) / name)

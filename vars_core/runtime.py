@@ -42,6 +42,9 @@ def device() -> torch.device:
     """
     import torch
 
+    # fp32 means fp32 in all that is reported: TF32, cuDNN's default for convolutions, keeps ten bits of a factor, and
+    # a photo's features then depend on the batch it comes in. Training computes in bf16, see `mixed_precision`.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     name = os.environ.get("VARS_DEVICE")
     if not name:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

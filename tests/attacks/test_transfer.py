@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
+from safetensors.torch import save_file
 from toys import QUICK, gallery
 
+from vars_core import params
 from vars_core.attacks import poisoning, transfer
 from vars_core.attacks.objectives import hook
 from vars_core.attacks.transfer import Victim
@@ -64,7 +67,9 @@ def test_an_unknown_victim_is_refused_by_name(shop):
 
 def test_the_second_extractor_is_another_one_and_leaves_chance_alone(shop):
     before = torch.random.get_rng_state()
-    first, again, other = (transfer.second_extractor(shop, epochs, seed) for epochs, seed in ((1, 0), (1, 0), (0, 1)))
+    first, again, other = (
+        transfer.second_extractor(shop, params.Attacks(), epochs, seed) for epochs, seed in ((1, 0), (1, 0), (0, 1))
+    )
     assert torch.equal(before, torch.random.get_rng_state())
     images = to_images(shop.photos([0, 1]))
     assert torch.equal(first(images), again(images))
@@ -73,12 +78,24 @@ def test_the_second_extractor_is_another_one_and_leaves_chance_alone(shop):
     assert not any(p.requires_grad for p in first.parameters()) and not first.training
 
 
+def test_a_second_extractor_can_be_named_with_its_weights(shop, tmp_path):
+    torch.manual_seed(5)
+    known = torchvision.models.squeezenet1_1()
+    save_file(known.state_dict(), file := tmp_path / "w.safetensors")
+    cfg = params.Attacks(other_extractor="squeezenet1_1", other_pretrained=str(file))
+    other = transfer.second_extractor(shop, cfg, 3, 0)
+    assert other.name == "squeezenet1_1"
+    assert torch.equal(other.backbone[0][0].weight, known.features[0].weight)  # nothing was trained
+    with pytest.raises(ValueError, match="other_extractor's, which is null; got True"):
+        params.Attacks(other_pretrained=True)
+
+
 # Trap: features scaled by statistics that attacked items take part in.
 def test_the_second_extractors_scaler_knows_warm_items_only(shop):
     photos = shop.catalogue.photos.copy()
     photos[shop.split.cold] = 0
     changed = replace(shop, catalogue=SimpleNamespace(**{**vars(shop.catalogue), "photos": photos}))
-    a, b = (transfer.second_extractor(s, 0, 0) for s in (shop, changed))
+    a, b = (transfer.second_extractor(s, params.Attacks(), 0, 0) for s in (shop, changed))
     assert torch.equal(a.feature_mean, b.feature_mean) and torch.equal(a.feature_std, b.feature_std)
 
 

@@ -70,12 +70,11 @@ def test_an_interrupted_training_goes_on_but_not_with_another_noise(extractor, t
         return model.state_dict()
 
     whole = train()
+    place.unlink()
     with pytest.raises(KeyboardInterrupt):
         train(stop=5)
     resumed = train()
     assert len(calls) == 2  # the fifth and the sixth step
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
-    with pytest.raises(KeyboardInterrupt):
-        train(stop=5)
     train(sigma=0.3)
     assert len(calls) == 6

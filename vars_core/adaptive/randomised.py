@@ -162,8 +162,8 @@ class RandomisedShop:
     ) -> Hits:  # fmt: skip
         """In how many of `draws` draws each of `items` (A,), alone with its photo in `photos` (None: its own), enters
         the reporting users' lists. The shares by draw are of the lists of `one`, this shop by that rule, if given.
-        With a path as `progress_file` a long count notes there where it is; interrupted and called again with the
-        same arguments it goes on."""
+        With a path as `progress_file` a count notes there where it is; interrupted, or done, and called again with
+        the same arguments, it goes on from there."""
         users, photos = self.shop.reporting_users, self.shop.photos(items) if photos is None else photos
         needed = self.entry_scores(users, items)
         needed_by_one = needed if one is None else one.entry_scores(users, items)
@@ -175,10 +175,8 @@ class RandomisedShop:
             scores = self.scores_by_draw(users, items[place], photos[place], draws, "hits", items[place], *stream)
             counts.append((scores > needed[:, place, None]).sum(1).cpu())
             by_draw.append(((scores > needed_by_one[:, place, None]).sum(0) / can[:, place].sum().clamp_min(1)).cpu())
-            if noted and noted.due():
+            if noted and (noted.due() or place == len(items) - 1):
                 noted.save({}, {"counts": torch.stack(counts), "by_draw": torch.stack(by_draw)})
-        if noted:
-            noted.remove()
         counts = torch.stack(counts, 1).double().numpy()
         return Hits(np.where(can.cpu(), counts, np.nan), torch.stack(by_draw).double().numpy(), draws)
 

@@ -62,10 +62,11 @@ class Victim:
         return attack_photos(linf, objective, to_images(shop.photos(items)), epsilon, **options)
 
 
-def second_extractor(shop: Shop, epochs: int, seed: int) -> Extractor:
-    """A small CNN of another seed, trained on the catalogue's categories: what an attacker without f may build.
+def second_extractor(shop: Shop, cfg, epochs: int, seed: int) -> Extractor:
+    """What an attacker without f sees with: the extractor that `cfg` (params.Attacks) names, or a small CNN of another
+    seed, which is trained on the catalogue's categories for `epochs`.
 
-    With one category only, or no epochs, it stays untrained. Its scaler is frozen on the warm items."""
+    With one category only, or no epochs, that one stays untrained. The scaler is frozen on the warm items."""
     photos, labels = (
         np.asarray(shop.catalogue.photos),
         np.asarray(shop.catalogue.items["category"].astype("category").cat.codes),
@@ -74,8 +75,8 @@ def second_extractor(shop: Shop, epochs: int, seed: int) -> Extractor:
     draw = generator(seed, "second extractor")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
-        other = Extractor("small_cnn")
-        if epochs and len(np.unique(labels[warm])) > 1:
+        other = Extractor(cfg.other_extractor or "small_cnn", cfg.other_pretrained)
+        if not cfg.other_extractor and epochs and len(np.unique(labels[warm])) > 1:
             train_on_categories(other, photos[warm], labels[warm], epochs, draw)
     other = other.to(device()).eval().requires_grad_(False)
     other.freeze_scaler(photos[warm])

@@ -3,11 +3,8 @@
 torch is imported only when data.taste_extractor names a model: reading a catalogue needs none.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from vars_core import paths
 from vars_core.data.folder import CatalogueError
 
 MAX_COMPONENTS = 16  # components: with more, each matters so little that no history shows a taste for it
@@ -30,7 +27,7 @@ def features(photos, cfg, seed: int) -> np.ndarray:
     from vars_core.extractor import Extractor, extract
     from vars_core.runtime import device
 
-    name, weights = cfg.taste_extractor, _file(cfg.taste_weights)
+    name, weights = cfg.taste_extractor, cfg.taste_weights
     if name == "small_cnn" and weights:
         raise CatalogueError("data.taste_weights: small_cnn has no weights file; use null")
     with torch.random.fork_rng(devices=[]):  # whoever draws next from torch's own generator sees no difference
@@ -59,7 +56,3 @@ def principal_components(features: np.ndarray) -> np.ndarray:
     analysis = PCA(min(MAX_COMPONENTS, *scaled.shape), whiten=True, random_state=0)
     found = analysis.fit_transform(scaled)
     return found[:, analysis.explained_variance_ > 1e-6 * analysis.explained_variance_[0]]  # the rest is rounding
-
-
-def _file(weights: str | None) -> str | None:
-    return str(paths.root() / Path(weights).expanduser()) if weights else None

@@ -5,7 +5,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vars_core import param_file, paths, seal
+from vars_core import param_file, paths, seal, weights
 from vars_core.pipeline import timings
 from vars_core.pipeline.request import StudyError
 
@@ -42,7 +42,7 @@ def publish(name: str, work: Path, profile: str, target: Path, state: dict, *, r
     meta = json.loads((work / "data" / "prepared" / "meta.json").read_text(encoding="utf-8"))
     catalogue = Path(str(meta.get("name") or name)).name
     refuse(profile, catalogue, target, replace=replace, fingerprint=meta.get("fingerprint"))
-    weights = values["recommender"]["pretrained"]
+    given = weights.file_of(values["recommender"]["extractor"], values["recommender"]["pretrained"])
     content = {
         "date": datetime.now(UTC).date().isoformat(),
         "catalogue": catalogue,
@@ -54,8 +54,8 @@ def publish(name: str, work: Path, profile: str, target: Path, state: dict, *, r
         "machine": timings.machine(),
         "minutes": {k: round(v["seconds"] / 60, 2) for k, v in sorted(state.items())},
     }
-    if isinstance(weights, str):
-        content["weights"] = {"file": Path(weights).name, "sha256": seal.of_file(paths.root() / weights)}
+    if given:
+        content["weights"] = {"file": given.name, "sha256": seal.of_file(given)}
     beside = work / "scratch" / "published"
     shutil.rmtree(beside, ignore_errors=True)
     pairs = []

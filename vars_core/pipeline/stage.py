@@ -64,6 +64,7 @@ def execute(name: str, params_file: Path, workspace: Path, *, fork: bool = False
             _execute(name, source, values, staging, workspace, fork=fork)
             seconds = time.monotonic() - start
             _publish(name, staging, root, workspace)
+        shutil.rmtree(paths.checkpoints(workspace, name), ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     with contextlib.suppress(OSError):  # a time is not worth a failure
@@ -99,6 +100,7 @@ def _execute(name: str, source: Path, values: dict, staging: Path, workspace: Pa
         "VARS_WORKSPACE": str(workspace),
         "VARS_REPORTS": str(staging / "reports"),
         "VARS_ARTEFACTS": str(staging / "artefacts"),
+        "VARS_STAGE": name,
         "VARS_QUIET": "1",
         "PYTHONHASHSEED": "0",  # else the order of sets of strings differs from run to run
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is deterministic only with a fixed workspace

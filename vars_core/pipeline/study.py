@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from vars_core import param_file, paths, seal
+from vars_core import param_file, paths, seal, weights
 from vars_core.pipeline import faults, lock, publish, stage, stages
 from vars_core.pipeline.request import StudyError, study_params
 
@@ -131,13 +131,14 @@ def _outs(step: stages.Stage, work: Path) -> dict:
 
 def _outside(values: dict) -> dict:
     """Fingerprints of what lies outside, the catalogue's folder and the weights: by content, dates don't count."""
-    tastes, weights = values["data"]["taste_weights"], values["recommender"]["pretrained"]
-    files = {
-        "data": [Path(values["data"]["path"])] if values["data"]["path"] else [],
-        "recommender": [Path(weights)] if isinstance(weights, str) else [],
-    }
+    data, recommender = values["data"], values["recommender"]
+    given = weights.file_of(recommender["extractor"], recommender["pretrained"])
+    tastes = weights.file_of(data["taste_extractor"], data["taste_weights"])
+    other = weights.file_of(values["attacks"]["other_extractor"], values["attacks"]["other_pretrained"])
+    files = {"data": [Path(data["path"])] if data["path"] else [], "recommender": [given] if given else []}
+    files["attacks"] = [other] if other else []
     if tastes:
-        files["data"].append(Path(tastes))
+        files["data"].append(tastes)
     # what is missing, the stage names
     found = {section: [paths.root() / path.expanduser() for path in several] for section, several in files.items()}
     return {section: [_sha256(p) for p in several if p.exists()] for section, several in found.items() if several}

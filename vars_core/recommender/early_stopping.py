@@ -45,7 +45,7 @@ def train(
             stale = 0 if score > best[0] else stale + 1
             if not stale:
                 best = (score, copy.deepcopy(model.state_dict()))
-        if checkpoint and checkpoint.due():
+        if checkpoint and (checkpoint.due() or epoch == epochs or stale == PATIENCE):
             tensors = (
                 prefixed("model.", model.state_dict())
                 | prefixed("best.", best[1] or {})
@@ -54,6 +54,4 @@ def train(
             checkpoint.save({"history": history, "stale": stale, "best": best[0]}, tensors)
     if best[1] is not None:
         model.load_state_dict(best[1])
-    if checkpoint:
-        checkpoint.remove()
     return history

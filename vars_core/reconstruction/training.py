@@ -98,8 +98,8 @@ def train_filters(
     through f∘R as it stands instead: the *adaptive* regime, which mixes both so that neither is forgotten.
     `fixed_attacks`, photos attacked beforehand, take the place of attacks made as it learns: what fixed perturbations
     are worth. `cfg` is `params.Reconstruction`. A filter ends as the running mean (EMA) of its last weights. With a
-    path as `checkpoint` a long training notes there where it is; interrupted and called again with the same arguments
-    it goes on, and ends as if it had not been. Returns the loss terms, one row per arm and step."""
+    path as `checkpoint` a training notes there where it is; interrupted, or done, and called again with the same
+    arguments, it goes on from there and ends as if it had not been. Returns the loss terms, one row per arm and step."""
     extractor = next(iter(arms.values()))[1].extractor
     noted = _checkpoint(checkpoint, arms, photos, cfg, (steps, adaptive_shares), generator)
     attacker = OnlineAttacks(extractor, feature_tensor(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
@@ -191,13 +191,11 @@ def _learn(arms, batch, cfg, steps: int, generator, noted: Checkpoint | None, ki
                 terms |= {"gate": loss.gate(logit, seen.perturbed, seen.attacked)}
             trainers[name].step(sum(terms.values()), step)
             history.append({"arm": name, "step": step, **{term: value.item() for term, value in terms.items()}})
-        if noted and noted.due():
+        if noted and (noted.due() or step == steps - 1):
             tensors = {k: v for name, trainer in trainers.items() for k, v in trainer.tensors(name).items()}
             noted.save({"history": history, "rows": rows}, tensors | {"generator": generator.get_state()})
     for trainer in trainers.values():
         trainer.finish()
-    if noted:
-        noted.remove()
     return pd.DataFrame(history)
 
 
