@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from kornia.filters import box_blur
 from scipy import ndimage
 from torch import nn
+from torch.nn import functional as F
 
 from vars_core.extractor import to_images, to_photos
 from vars_core.reconstruction.classics import (
@@ -251,3 +253,31 @@ def test_smoothers_keep_shape_and_have_a_gradient(name):
     filtered = smoothers()[name](seen)
     filtered.sum().backward()
     assert filtered.shape == seen.shape and seen.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", [GlobalViT, WindowedViT])
+def test_the_gain_scales_what_the_body_adds(kind):
+    torch.manual_seed(0)
+    model = kind(channels=4, patch=4, width=16, depth=2, heads=2, gated=False).eval()
+    nn.init.normal_(model.out.weight, std=0.1)
+    nn.init.normal_(model.gain, std=0.3)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        detail = F.gelu(model.stem(torch.cat([4 * (images - 0.5), 16 * (images - box_blur(images, 3))], 1)))
+        added = F.pixel_shuffle(model.expand(model.body(model.embed(detail))), 4)
+        by_hand = images + model.out(F.gelu(model.mix(detail + model.gain * added)))
+        torch.testing.assert_close(model(images), by_hand.clamp(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_training_in_bf16_computes_the_same_attention():
+    """It isn't fused there (see `_GlobalAttention`); in fp32 it is."""
+    torch.manual_seed(0)
+    model = GlobalViT(channels=4, patch=4, width=16, depth=2, heads=2, gated=False)
+    nn.init.normal_(model.out.weight, std=0.1)
+    images, fused = torch.rand(2, 3, 32, 32), lambda: [block.attn.fused_attn for block in model.body.blocks]
+    exact = model(images)
+    assert fused() == [True, True]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(images)
+    assert fused() == [False, False]
+    torch.testing.assert_close(rough, exact, atol=0.03, rtol=0)

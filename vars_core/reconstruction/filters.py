@@ -85,7 +85,10 @@ class _FullResolution(nn.Module):
         # differs from the local mean, enlarged to unit size
         detail = F.gelu(self.stem(torch.cat([4 * (images - 0.5), 16 * (images - box_blur(images, 3))], 1)))
         context = self.body(self.embed(detail))
-        hidden = detail + self.gain * F.pixel_shuffle(self.expand(context), self.patch)
+        # the gain on the weights, which are fewer than the map's values
+        gain = self.gain.view(-1, 1).expand(-1, self.patch**2).flatten()
+        expanded = F.conv2d(context, gain.view(-1, 1, 1, 1) * self.expand.weight, gain * self.expand.bias)
+        hidden = detail + F.pixel_shuffle(expanded, self.patch)
         hidden = F.gelu(self.mix(self.blocks(hidden)))
         residual, logit = self.out(hidden).float(), None
         if self.gate is not None:
@@ -108,6 +111,10 @@ class _GlobalAttention(nn.Module):
         n, c, h, w = x.shape
         positions = build_sincos2d_pos_embed([h, w], self.width, device=x.device)
         tokens = x.flatten(2).transpose(1, 2) + positions.to(x.dtype)
+        # the backward of fused attention is slow in bf16 on a CPU, which is how filters are trained there
+        plain = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and h * w <= 512
+        for block in self.blocks:
+            block.attn.fused_attn = not plain
         return self.norm(self.blocks(tokens)).transpose(1, 2).reshape(n, c, h, w)
 
 
