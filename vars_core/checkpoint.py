@@ -140,8 +140,8 @@ def part(prefix: str, tensors: dict) -> dict:
 
 
 class Checkpoint:
-    """One training in one file, known by its `mark`, a `fingerprint` of data, parameters and seed: under way, or done,
-    where what comes after it may still be interrupted.
+    """One training in one file, known by its `mark`, a `fingerprint` of data, parameters and seed: under way, or
+    done, where what comes after it may still be interrupted.
 
     A file of another training or a damaged one is ignored, and overwritten."""
 

@@ -121,7 +121,7 @@ class Reconstruction(Section):
     sigmas: Annotated[list[Positive], Field(min_length=1)] = [0.25, 0.5, 1.0]
     denoiser_patch: Count = 8
     denoiser_width: Annotated[int, Field(ge=4, multiple_of=4)] = 96
-    denoiser_steps: Count = 500
+    denoiser_steps: Count = 600
     denoiser_ranking_weight: Weight = 10.0
     unet_widths: list[Count] = []
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
-import torchvision
 from safetensors.torch import save_file
 from toys import QUICK, gallery
 
@@ -80,12 +80,12 @@ def test_the_second_extractor_is_another_one_and_leaves_chance_alone(shop):
 
 def test_a_second_extractor_can_be_named_with_its_weights(shop, tmp_path):
     torch.manual_seed(5)
-    known = torchvision.models.squeezenet1_1()
+    known = timm.create_model("resnet18", num_classes=1000)
     save_file(known.state_dict(), file := tmp_path / "w.safetensors")
-    cfg = params.Attacks(other_extractor="squeezenet1_1", other_pretrained=str(file))
+    cfg = params.Attacks(other_extractor="resnet18", other_pretrained=str(file))
     other = transfer.second_extractor(shop, cfg, 3, 0)
-    assert other.name == "squeezenet1_1"
-    assert torch.equal(other.backbone[0][0].weight, known.features[0].weight)  # nothing was trained
+    assert other.name == "resnet18"
+    assert torch.equal(other.backbone.conv1.weight, known.conv1.weight)  # nothing was trained
     with pytest.raises(ValueError, match="other_extractor's, which is null; got True"):
         params.Attacks(other_pretrained=True)
 

@@ -63,8 +63,8 @@ class Victim:
 
 
 def second_extractor(shop: Shop, cfg, epochs: int, seed: int) -> Extractor:
-    """What an attacker without f sees with: the extractor that `cfg` (params.Attacks) names, or a small CNN of another
-    seed, which is trained on the catalogue's categories for `epochs`.
+    """What an attacker without f sees with: the extractor that `cfg` (params.Attacks) names, or a small CNN of
+    another seed, which is trained on the catalogue's categories for `epochs`.
 
     With one category only, or no epochs, that one stays untrained. The scaler is frozen on the warm items."""
     photos, labels = (

@@ -99,7 +99,8 @@ def train_filters(
     `fixed_attacks`, photos attacked beforehand, take the place of attacks made as it learns: what fixed perturbations
     are worth. `cfg` is `params.Reconstruction`. A filter ends as the running mean (EMA) of its last weights. With a
     path as `checkpoint` a training notes there where it is; interrupted, or done, and called again with the same
-    arguments, it goes on from there and ends as if it had not been. Returns the loss terms, one row per arm and step."""
+    arguments, it goes on from there and ends as if it had not been. Returns the loss terms, one row per arm and
+    step."""
     extractor = next(iter(arms.values()))[1].extractor
     noted = _checkpoint(checkpoint, arms, photos, cfg, (steps, adaptive_shares), generator)
     attacker = OnlineAttacks(extractor, feature_tensor(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
