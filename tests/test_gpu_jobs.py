@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import odd_catalogues as odd
@@ -69,14 +70,24 @@ def test_it_stops_in_time_and_says_that_there_is_more(tmp_path, monkeypatch, cap
 
 
 def test_a_notebook_under_way_is_stopped_as_by_hand(tmp_path, monkeypatch):
-    program = (
-        "import sys, time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open(sys.argv[1], 'w').write('stopped')"
-    )
-    sent, start = [], subprocess.Popen
+    program = """
+import pathlib, sys, time
+try:
+    pathlib.Path(sys.argv[1]).write_text("started")
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path(sys.argv[1]).write_text("stopped")
+"""
+    sent, start, said = [], subprocess.Popen, tmp_path / "said"
 
     class Study(start):
         def __init__(self, command, **options):
-            super().__init__([sys.executable, "-c", program, str(tmp_path / "said")])
+            super().__init__([sys.executable, "-c", program, str(said)])
+
+        def wait(self, timeout=None):
+            while not said.is_file() or not said.read_text():
+                time.sleep(0.05)
+            return super().wait(timeout)
 
         def send_signal(self, number):
             sent.append(number)
@@ -85,7 +96,7 @@ def test_a_notebook_under_way_is_stopped_as_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_jobs.subprocess, "Popen", Study)
     options = type("Options", (), {"profile": "smoke", "weights": None, "set": []})
     assert not gpu_jobs.run(tmp_path / "shop", options, tmp_path, ("01",), until=0)
-    assert sent == [signal.SIGINT] and (tmp_path / "said").read_text() == "done"
+    assert sent == [signal.SIGINT] and said.read_text() == "stopped"
 
 
 def test_a_failure_is_not_taken_for_the_end_of_time(tmp_path):
