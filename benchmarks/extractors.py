@@ -43,11 +43,8 @@ def row_of(study: Study, steps: int) -> dict:
     row["untouched"] = np.nanmean(shop.exposed(study.items))
     for epsilon in EPSILONS:
         draw = runtime.generator(study.seed, "extractors", epsilon)
-        goal, options = (
-            push(shop, study.items, shop.extractor, "reach"),
-            dict(steps=10, generator=draw, label="reach"),
-        )
-        attacked = attack_photos(linf, goal, to_images(shop.photos(study.items)), epsilon, **options)
+        goal, images = push(shop, study.items, shop.extractor, "reach"), to_images(shop.photos(study.items))
+        attacked = attack_photos(linf, goal, images, epsilon, steps=10, generator=draw, label="reach")
         found = stats.estimate(shop.exposed(study.items, attacked))
         row |= {f"reach, ε = {epsilon}": found["value"], f"low, ε = {epsilon}": found["ci_low"]}
         row[f"high, ε = {epsilon}"] = found["ci_high"]

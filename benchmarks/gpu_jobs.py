@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,7 +32,7 @@ LAST = 20  # seconds before the end, for what is kept
 
 def restore(kept: Path, work: Path) -> bool:
     """Put what `keep` wrote of this study into `work`; False where there is nothing."""
-    parts = sorted(kept.glob(f"{work.name}.tar.*"))
+    parts = sorted((kept / work.name).glob("*.tar.*"))
     if parts:
         whole = io.BytesIO(b"".join(part.read_bytes() for part in parts))
         with tarfile.open(fileobj=whole) as archive:
@@ -40,20 +41,21 @@ def restore(kept: Path, work: Path) -> bool:
 
 
 def keep(work: Path, kept: Path) -> list[Path]:
-    """Write the study in `work`, but for LEFT, to numbered files of at most PART bytes in `kept`, over older ones."""
+    """Write the study in `work`, but for LEFT, to numbered files of at most PART bytes in a folder of `kept`, in the
+    place of older ones once all are written."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as archive:
         for path in sorted(work.rglob("*")):
             inside = path.relative_to(work)
             if path.is_file() and inside.parts[0] not in LEFT:
                 archive.add(path, inside.as_posix())
-    content, written = whole.getbuffer(), []
-    for old in kept.glob(f"{work.name}.tar.*"):
-        old.unlink()
-    for number, start in enumerate(range(0, len(content), PART)):
-        place = kept / f"{work.name}.tar.{number:03}"
-        written.append(paths.write(place, bytes(content[start : start + PART])))
-    return written
+    content, place = whole.getbuffer(), kept / work.name
+    with tempfile.TemporaryDirectory(dir=kept) as beside:
+        new = Path(beside) / work.name
+        for number, start in enumerate(range(0, len(content), PART)):
+            paths.write(new / f"study.tar.{number:03}", bytes(content[start : start + PART]))
+        paths.replace_folder(new, place)
+    return sorted(place.iterdir())
 
 
 def run(work: Path, options, data: Path, only: tuple[str, ...], until: float) -> bool:

@@ -27,10 +27,14 @@ def test_what_is_kept_comes_back_in_small_parts(tmp_path, monkeypatch):
         (work / name).parent.mkdir(parents=True)
         (work / name).write_bytes(content)
     (work / "state.json").write_text("{}")
-    kept.mkdir()
-    (kept / "shop.tar.099").write_bytes(b"of an earlier call")
+    (kept / "shop").mkdir(parents=True)
+    (kept / "shop" / "study.tar.099").write_bytes(b"of an earlier call")
     files = gpu_jobs.keep(work, kept)
-    assert len(files) > 5 and sorted(kept.iterdir()) == files and max(f.stat().st_size for f in files) <= 20_000
+    assert (
+        len(files) > 5
+        and sorted((kept / "shop").iterdir()) == files
+        and max(f.stat().st_size for f in files) <= 20_000
+    )
     assert gpu_jobs.restore(kept, again) and not gpu_jobs.restore(kept, tmp_path / "b" / "other")
     assert (again / "state.json").read_text() == "{}"
     assert (again / "scratch/checkpoints/filters.safetensors").read_bytes() == content
