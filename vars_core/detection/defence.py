@@ -181,7 +181,7 @@ class Defence:
         save_filter(self.image_filter, folder / FILTER, **metadata)
         checkpoint.write(folder / DETECTOR, self.detector.state_dict())
         about = {"thresholds": self.thresholds, "calibration_photos": self.calibration_photos, "size": self.size}
-        about |= {"features": self.detector.dim, "extractor": _fingerprint(self.extractor)}
+        about |= {"features": self.detector.dim, "extractor": fingerprint(self.extractor)}
         (folder / DENOISER).unlink(missing_ok=True)  # of another save
         if self.denoiser is not None:
             save_filter(self.denoiser, folder / DENOISER, **metadata)
@@ -195,7 +195,7 @@ class Defence:
         Raises DefenceError for files that are missing, damaged or of another version, and for any other extractor:
         scores from other features look like scores and mean nothing."""
         about = defence_files.opened(folder)
-        if about.extractor != _fingerprint(extractor):
+        if about.extractor != fingerprint(extractor):
             raise DefenceError(f"{folder} was fitted with another extractor, or by an earlier version of the study")
         try:
             image_filter, detector = load_filter(folder / FILTER), Detector(about.features)
@@ -209,8 +209,8 @@ class Defence:
         return cls(image_filter, detector, extractor, *known, denoiser, about.sigma)
 
 
-def _fingerprint(extractor: Extractor) -> str:
-    """A hash of its weights and scaler."""
+def fingerprint(extractor: Extractor) -> str:
+    """A hash of its weights and scaler, by which a saved defence knows the extractor it was fitted with."""
     state = extractor.state_dict()
     return checkpoint.fingerprint(list(state), *state.values())[:16]
 
