@@ -120,8 +120,9 @@ def test_a_stages_outs_are_its_own(stage):
 
 
 def artefacts(tree: ast.Module) -> set[str]:
-    """The artefacts that the code reads: the literals in its calls of `paths.read_from`."""
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "paths.read_from"]
+    """The artefacts that the code reads: the literals in its calls of `read_from`."""
+    readers = ("paths.read_from", "pretrained.read_from")
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in readers]
     names = [str(call.args[0].value) for call in calls if call.args and isinstance(call.args[0], ast.Constant)]
     return {a for a in paths.ARTEFACTS for name in names if name == a or name.startswith(a + "/")}
 

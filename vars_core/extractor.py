@@ -88,8 +88,11 @@ def _load_own(model: nn.Module, file: Path, parameter: str) -> None:
         notes, tensors = checkpoint.read(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"{parameter}: there is no weights file {file}") from None
+    except checkpoint.ModelFileError as error:
+        raise checkpoint.ModelFileError(f"{parameter}: small_cnn wants the extractor of a run; {error}") from None
     if notes.get("extractor") != "small_cnn":
-        raise checkpoint.ModelFileError(f"{parameter}: {file} holds no small_cnn that a run trained")
+        found = str(notes.get("extractor"))[:80]
+        raise checkpoint.ModelFileError(f"{parameter}: {file} holds {found}, not a small_cnn that a run trained")
     checkpoint.fit(model, checkpoint.part("backbone.", tensors), file, "small_cnn")
 
 

@@ -71,8 +71,8 @@ def for_extractor(extractor: nn.Module) -> Path | None:
 
 
 def defence_of_photos() -> Path:
-    """The defence to screen photos with: the one that notebook 5 trained, else one that saw real photos, which it says
-    in a line. Raises MissingArtefact where there is neither."""
+    """The defence to screen photos with: the one that notebook 5 trained, else one that saw real photos, which it
+    says in a line. Raises MissingArtefact where there is neither."""
     try:
         return paths.read_from("models/defence") / "contrastive"
     except paths.MissingArtefact:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from vars_core import checkpoint, paths, pretrained, seal
 from vars_core.attacks import campaign
 from vars_core.data import catalogue
@@ -105,35 +103,47 @@ def _card(about: pretrained.About, shop: Shop, models: Path, licence: str) -> st
     items, _, attacked = campaign.load(paths.read_from("data/attacked"))
     tests = {name: photos for name, photos in attacked.items() if name.startswith(("pgd@", "fgsm@"))}
     undefended = recovery.UndefendedOutcome.of(shop, items, tests)
-    rows = []
+    honest, found = [], {}
     for name in ("global_vit", "global_vit_adaptive"):
         arm = shop.with_filter(load_filter(models / "filter" / f"{name}.safetensors"))
         lost = recovery.clean_cost(shop, arm, items).get("clean_ndcg_loss")
-        rows += [(name, f"NDCG@{shop.k} lost on untouched photos", lost)] if lost else []
-        found = (row for row in recovery.recoveries(undefended, arm) if row["metric"] == "feature_recovery")
-        rows += [(name, f"feature recovery, {row['attack']}", row) for row in found]
+        honest += [f"- {name}: share of NDCG@{shop.k} lost {_text(lost)}, {lost['n']:,} users"] if lost else []
+        for row in recovery.recoveries(undefended, arm):
+            if row["metric"] == "feature_recovery":
+                found[f"{name}: feature recovery", row["attack"]] = row
     defence = Defence.load(models / "defence" / "contrastive", shop.extractor)
     clean, rate = shop.photos(shop.split.defence["test"]), defence.operating_rate
     scores, limit = score_photos(defence.score, clean), defence.threshold(rate)
-    rows.append(("detector", f"honest photos flagged at {rate} %", rate_estimate(scores > limit)))
+    flagged = rate_estimate(scores > limit)
+    honest.append(f"- detector: share flagged at the threshold for {rate} % {_text(flagged)}, {len(clean):,} photos")
     for name, photos in tests.items():
-        found = score_photos(defence.score, photos)
-        rows.append(("detector", f"AUROC, {name}", auroc_estimate(scores, found)))
-        rows.append(("detector", f"attacks flagged at {rate} %, {name}", rate_estimate(found > limit)))
-    lines = [f"| {who} | {what} | {_text(row)} | {row['n']} |" for who, what, row in rows]
+        against = score_photos(defence.score, photos)
+        found["detector: AUROC", name] = auroc_estimate(scores, against)
+        found[f"detector: flagged at {rate} %", name] = rate_estimate(against > limit)
     size = sum(path.stat().st_size for path in models.rglob("*") if path.is_file()) / 2**20
     return CARD_TEXT.format(
         name=about.catalogue, size=f"{size:.1f}", licence=licence, profile=about.profile, commit=about.commit[:12],
-        extractor=about.extractor, side=about.size, items=f"{len(shop.catalogue.items):,}",
-        trained=f"{len(shop.split.defence['train']):,}", lines="\n".join(lines),
+        extractor=about.extractor, side=about.size, items=f"{len(shop.catalogue.items):,}", attacked=len(items),
+        trained=f"{len(shop.split.defence['train']):,}", honest="\n".join(honest), table=_table(found),
         files="\n".join(f"- `{p.relative_to(models).as_posix()}`" for p in sorted(models.rglob("*.safetensors"))),
         use=DRAWN_USE if about.drawn else PHOTOS_USE,
     )  # fmt: skip
 
 
+def _table(found: dict[tuple[str, str], dict]) -> str:
+    """Estimates by what was measured and the attack's name: a line for each measure and algorithm, a column per ε."""
+    lines: dict[tuple[str, str], dict[int, str]] = {}
+    for (measure, attack), row in found.items():
+        algorithm, epsilon = campaign.parse_name(attack)
+        lines.setdefault((measure, algorithm), {})[epsilon] = _text(row)
+    columns = sorted({epsilon for line in lines.values() for epsilon in line})
+    head = [f"| measure | attack | {' | '.join(f'ε = {e}' for e in columns)} |", "| --- " * (2 + len(columns)) + "|"]
+    body = (f"| {m} | {a} | {' | '.join(line.get(e, '–') for e in columns)} |" for (m, a), line in lines.items())
+    return "\n".join([*head, *body])
+
+
 def _text(row: dict) -> str:
-    digits = 4 if np.abs(row["value"]) > 0.99 else 3
-    return f"{row['value']:.{digits}f} [{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]"
+    return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
 
 
 DRAWN_USE = """They are for lessons, and for notebooks that are stepped through without the
@@ -153,12 +163,15 @@ What one run of the profile `{profile}` trained, packed to 8 bits a weight ({siz
 
 ## What they can do
 
-Measured on test items, with the weights as they lie here; 95 % intervals, thresholds set anew. Attacks by sellers who
-know the extractor only (T0).
+Measured on {attacked} attacked test items, with the weights as they lie here and thresholds set anew; 95 % intervals.
+The sellers know the extractor and no more (T0). What those reach who know the filter, and what holds behind noise, is
+in the reports of the run.
 
-| model | measure | value | n |
-| --- | --- | --- | --- |
-{lines}
+{table}
+
+On untouched photos:
+
+{honest}
 
 ## Files
 
