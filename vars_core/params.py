@@ -167,6 +167,7 @@ class Detection(Section):
     learning_rate: Positive = 2e-3
     joint_learning_rate: Positive = 1e-3
     temperature: Positive = 0.1
+    edit_weight: Weight = 0.3
 
 
 class Ablations(Section):

@@ -255,7 +255,7 @@ def train_jointly(
         with mixed_precision(images):
             filtered, logit = image_filter.forward_with_gate(views)
             evidence = (views, filtered, raw, extractor(filtered).float())
-            detection = detector_loss(detector, evidence, labels, cfg.temperature, contrastive=True)
+            detection = detector_loss(detector, evidence, labels, cfg, contrastive=True)
             terms = [
                 share * sum(loss(filtered[rows], targets[rows], aim[rows], perturbed[rows]).values())
                 for share, rows in ((1 - CLEAN_SHARE, perturbed), (CLEAN_SHARE, ~perturbed))

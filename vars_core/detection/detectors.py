@@ -98,13 +98,19 @@ class FeatureSqueezing(nn.Module):
         return torch.stack(changes).amax(0)
 
 
-def detector_loss(detector, views, labels, temperature: float, contrastive: bool) -> torch.Tensor:
-    """BCE on the logit, plus the contrastive loss where asked. `views` are the arguments of `Detector.embed`."""
+def detector_loss(detector, views, labels, cfg, contrastive: bool) -> torch.Tensor:
+    """BCE on the logit, what honest edits and noise change in it, and the contrastive loss where asked.
+
+    `views` are the arguments of `Detector.embed`, in the order of `labelled_batch`; `cfg` is `params.Detection`. BCE
+    alone is content with edits and noise halfway between clean and attacked photos; a threshold that is set on clean
+    ones then flags them."""
     embeddings, logits = detector.embed(*views)
     # attacked images are a third of the batch: the weight balances the classes
     weight = (labels == 0).sum() / (labels == 1).sum()
     loss = F.binary_cross_entropy_with_logits(logits, labels.float(), pos_weight=weight)
-    return loss + contrastive_loss(embeddings, labels, temperature) if contrastive else loss
+    clean, edited, _ = logits.chunk(3)
+    loss = loss + cfg.edit_weight * F.smooth_l1_loss(edited, clean)
+    return loss + contrastive_loss(embeddings, labels, cfg.temperature) if contrastive else loss
 
 
 def labelled_batch(
@@ -115,7 +121,7 @@ def labelled_batch(
     through: nn.Module | None = None,
     share: float = 0.0,
 ):
-    """Honest views (label 0), then attacked ones (label 1), of every image: (3N, 3, H, W) and (3N,).
+    """Honest views (label 0), then attacked ones (label 1), of every image, in its order: (3N, 3, H, W) and (3N,).
 
     The honest views are the images themselves, and once more each: noise of an attack's size on a quarter, benign
     edits of the rest, of which a quarter has been through the filter, `image_filter`, already. Also what a filter
@@ -127,8 +133,8 @@ def labelled_batch(
     n = round(share * len(images))
     knowing = attacker.attack(images[:n], clean_features[:n], through) if n else images[:0]
     attacked = torch.cat([knowing, attacker.attack(images[n:], clean_features[n:])]) if n < len(images) else knowing
-    views = torch.cat([images, edited, attacker.noise(images[:quarter]), attacked])
-    targets = torch.cat([images, edited, images[:quarter], images])
+    views = torch.cat([images, attacker.noise(images[:quarter]), edited, attacked])
+    targets = torch.cat([images, images[:quarter], edited, images])
     return views, targets, torch.arange(3, device=images.device).eq(2).long().repeat_interleave(len(images))
 
 
@@ -163,7 +169,7 @@ def train_detectors(
         losses = {"step": step}
         for name, detector in detectors.items():
             with mixed_precision(images):
-                loss = detector_loss(detector, evidence, labels, cfg.temperature, name == "contrastive")
+                loss = detector_loss(detector, evidence, labels, cfg, name == "contrastive")
             trainers[name].step(loss, step)
             losses[name] = loss.item()
         history.append(losses)

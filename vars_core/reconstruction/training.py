@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vars_core.checkpoint import Checkpoint, fingerprint, optimiser_tensors, part, prefixed, restore_optimiser
 from vars_core.extractor import batches, to_images
-from vars_core.reconstruction.online_attacks import OnlineAttacks, augment
+from vars_core.reconstruction.online_attacks import ON_EXTRACTOR, OnlineAttacks, augment
 from vars_core.runtime import device, mixed_precision, progress
 
 # of what a filter learns from; with an eighth of clean photos the gate knows them less well
@@ -103,7 +103,8 @@ def train_filters(
     step."""
     extractor = next(iter(arms.values()))[1].extractor
     noted = _checkpoint(checkpoint, arms, photos, cfg, (steps, adaptive_shares), generator)
-    attacker = OnlineAttacks(extractor, feature_tensor(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
+    pool = feature_tensor(extractor, photos)
+    attacker = OnlineAttacks(extractor, pool, cfg.epsilons, cfg.attack_steps, generator, ON_EXTRACTOR)
     # a mirrored or shifted perturbation is no attack any more: photos attacked beforehand come as they are
     paired = None if fixed_attacks is None else np.concatenate([photos, fixed_attacks], axis=3)
 
