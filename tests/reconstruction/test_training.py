@@ -21,12 +21,11 @@ from vars_core.reconstruction.online_attacks import (
     OnlineAttacks,
     augment,
 )
+from vars_core.reconstruction.trainer import Losses, Trainer, learning_rate_factor
 from vars_core.reconstruction.training import (
     TERMS,
     FilterLoss,
-    Trainer,
     feature_tensor,
-    learning_rate_factor,
     next_batch,
     ranking_matrix,
     train_filters,
@@ -349,3 +348,23 @@ def test_fixed_twins_take_the_place_of_fresh_attacks(extractor, monkeypatch):
     pool = to_images(photos)
     assert all((pool == image).flatten(1).all(1).any() for image in clean)
     assert all(((pool + image - 1).abs() < 1e-4).flatten(1).all(1).any() for image in attacked)
+
+
+def test_losses_are_fetched_once_and_in_order():
+    losses = Losses([{"arm": "a", "step": 0, "pixel": 9.0}])
+    losses.note(
+        {"pixel": torch.tensor(1.5, requires_grad=True), "gate": torch.tensor(2, dtype=torch.bfloat16)},
+        arm="a",
+        step=1,
+    )
+    losses.note({"pixel": torch.tensor(3.0)}, arm="b", step=1)
+    assert losses.count == 3
+    known = [
+        {"arm": "a", "step": 0, "pixel": 9.0},
+        {"arm": "a", "step": 1, "pixel": 1.5, "gate": 2.0},
+        {"arm": "b", "step": 1, "pixel": 3.0},
+    ]
+    assert losses.rows() == known == losses.rows() and losses.count == 3
+    losses.note({"pixel": torch.tensor(4.0)}, arm="a", step=2)
+    assert losses.rows()[3:] == [{"arm": "a", "step": 2, "pixel": 4.0}]
+    assert Losses().rows() == []

@@ -35,10 +35,10 @@ from vars_core.extractor import Extractor, to_photos
 from vars_core.reconstruction.filters import GlobalViT, load_filter, save_filter
 from vars_core.reconstruction.online_attacks import OnlineAttacks
 from vars_core.reconstruction.serving import check_rule, noisy_features
+from vars_core.reconstruction.trainer import Losses, Trainer
 from vars_core.reconstruction.training import (
     CLEAN_SHARE,
     FilterLoss,
-    Trainer,
     feature_tensor,
     next_batch,
     train_filters,
@@ -239,7 +239,7 @@ def train_jointly(
     pool = feature_tensor(extractor, photos)
     attacker = OnlineAttacks(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
     trainer = Trainer(nn.ModuleList([image_filter, detector]), cfg.joint_learning_rate, steps)
-    rows, history = [], []
+    rows, history = [], Losses()
     for step in progress(range(steps), "joint training"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
@@ -262,6 +262,6 @@ def train_jointly(
             ]
         restoration = sum(terms) + loss.gate(logit, changed, labels.bool())
         trainer.step(restoration + detection, step)
-        history.append({"step": step, "filter": restoration.item(), "detector": detection.item()})
+        history.note({"filter": restoration, "detector": detection}, step=step)
     trainer.finish()
-    return pd.DataFrame(history)
+    return pd.DataFrame(history.rows())

@@ -12,7 +12,8 @@ from vars_core.attacks.engine import quantise
 from vars_core.extractor import batches
 from vars_core.reconstruction.classics import BitDepth, Median
 from vars_core.reconstruction.online_attacks import KINDS, OnlineAttacks
-from vars_core.reconstruction.training import Trainer, feature_tensor, next_batch
+from vars_core.reconstruction.trainer import Losses, Trainer
+from vars_core.reconstruction.training import feature_tensor, next_batch
 from vars_core.runtime import mixed_precision, progress
 
 
@@ -158,7 +159,7 @@ def train_detectors(
     pool = feature_tensor(extractor, photos)
     attacker = OnlineAttacks(extractor, pool, cfg.epsilons, attack_cfg.attack_steps, generator, kinds)
     trainers = {name: Trainer(detector, cfg.learning_rate, steps) for name, detector in detectors.items()}
-    rows, history = [], []
+    rows, history = [], Losses()
     for step in progress(range(steps), "detectors"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
@@ -166,16 +167,16 @@ def train_detectors(
             views, _, labels = labelled_batch(images, clean_features, attacker, image_filter)
             filtered = image_filter(views)
             evidence = (views, filtered, extractor(views).float(), extractor(filtered).float())
-        losses = {"step": step}
+        losses = {}
         for name, detector in detectors.items():
             with mixed_precision(images):
                 loss = detector_loss(detector, evidence, labels, cfg, name == "contrastive")
             trainers[name].step(loss, step)
-            losses[name] = loss.item()
-        history.append(losses)
+            losses[name] = loss
+        history.note(losses, step=step)
     for trainer in trainers.values():
         trainer.finish()
-    return pd.DataFrame(history)
+    return pd.DataFrame(history.rows())
 
 
 @torch.no_grad()
