@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 
 from vars_core import plots, report
 
@@ -117,6 +118,26 @@ def test_bars_stand_at_their_shares_under_readable_names():
     assert [bar.get_height() for bar in axis.patches] == [20, 50, 50, 20]
     assert axis.get_legend_handles_labels()[1] == ["none", "filter, adaptive"]
     assert plots.defence_label("global_vit_adaptive") == "global ViT, adaptive"
+    plt.close(fig)
+
+
+def test_names_cover_neither_each_other_nor_a_point():
+    fig, axis = plt.subplots(figsize=(6, 4))
+    points = [(x / 50, 1 + y / 100, f"a long name, {x}{y}") for x in (0, 1, 48, 49) for y in (0, 1, 2)]
+    axis.scatter(*zip(*[point[:2] for point in points], strict=True))
+    plots.name_points(axis, points)
+    renderer = fig.canvas.get_renderer()
+    for text in axis.texts:
+        text.update_positions(renderer)
+    boxes = [Text.get_window_extent(text, renderer) for text in axis.texts]
+    assert [text.get_text() for text in sorted(axis.texts, key=lambda text: text.xy)] == [name for *_, name in points]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    marks = axis.transData.transform([point[:2] for point in points])
+    assert not any(box.contains(*mark) for box in boxes for mark in marks)
+    inside = axis.get_window_extent()
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+    plots.name_points(axis, [(0.5, 1, "far too long to stand anywhere " * 9)])  # and is written all the same
+    assert len(axis.texts) == len(points) + 1
     plt.close(fig)
 
 

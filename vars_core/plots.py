@@ -11,6 +11,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from vars_core import paths, report
 
@@ -102,6 +104,29 @@ def defence_label(name: str) -> str:
     name = name.replace("randomised_both", "randomised")
     name = name.replace("aid", "AiD") if name.startswith("aid") else name
     return name.replace("_adaptive", ", adaptive").replace("_vit", " ViT")
+
+
+def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each of `points` (x, y, name) on `axis`: beside its point where there is room, else as near as no other
+    name or point is covered, with a line to it. To be called when everything else is drawn, limits included."""
+    axis.figure.draw_without_rendering()  # only then is it known where things are
+    inside, scale, renderer = axis.get_window_extent(), axis.figure.dpi / 72, axis.figure.canvas.get_renderer()
+    marks = [axis.transData.transform((x, y)) for x, y, _ in points]
+    taken = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in marks]
+    steps = sorted((abs(up) + 6 * (side < 0), side, up) for side in (1, -1) for up in range(-120, 121, 4))
+    for (x, y, name), mark in sorted(zip(points, marks, strict=True), key=lambda pair: -pair[1][1]):
+        line = {"arrowstyle": "-", "color": "0.7", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+        look = dict(va="center", fontsize="x-small", textcoords="offset points", arrowprops=line)
+        for _, side, up in steps:
+            text = axis.annotate(name, (x, y), xytext=(9 * side, up), ha="left" if side > 0 else "right", **look)
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer).padded(scale)  # without its line
+            if not any(box.overlaps(other) for other in taken) and box.x0 >= inside.x0 and box.x1 <= inside.x1:
+                break
+            text.remove()
+        else:  # no room anywhere: better over others than not at all
+            axis.annotate(name, (x, y), xytext=(9, 0), ha="left", **look)
+        taken.append(box)
 
 
 def bars(axis: Axes, groups: Mapping[str, Sequence], labels: Sequence) -> None:
