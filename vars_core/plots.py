@@ -114,7 +114,7 @@ def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     marks = [axis.transData.transform((x, y)) for x, y, _ in points]
     taken = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in marks]
     steps = sorted((abs(up) + 6 * (side < 0), side, up) for side in (1, -1) for up in range(-120, 121, 4))
-    for (x, y, name), mark in sorted(zip(points, marks, strict=True), key=lambda pair: -pair[1][1]):
+    for x, y, name in sorted(points, key=lambda point: -axis.transData.transform(point[:2])[1]):
         line = {"arrowstyle": "-", "color": "0.7", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         look = dict(va="center", fontsize="x-small", textcoords="offset points", arrowprops=line)
         for _, side, up in steps:
