@@ -24,7 +24,7 @@ from vars_core.runtime import device
 
 CARD = "README.md"
 LEFT_OUT = ("robust_extractor",)  # of models/filter: no later notebook loads it
-DRAWN = "Photos that the study drew itself; MIT, as its code."
+DRAWN = "Drawn by the study itself; Apache-2.0, as its code."
 
 
 def keep(values: dict, profile: str, made_of: dict[str, str], commit: str, licence: str | None) -> Path:
