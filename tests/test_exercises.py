@@ -13,6 +13,8 @@ def said(monkeypatch):
     texts = []
     monkeypatch.setattr(exercises.report, "text", texts.append)
     monkeypatch.setattr(exercises, "_EXERCISES", {})
+    monkeypatch.setattr(exercises, "_GOALS", {})
+    exercises.goal("0.5")(lambda answer, limit: (answer < limit, f"{answer:g} of {limit:g}"))
     exercises.exercise("0.1")(lambda share: (share, {"you count the others": 1 - share}))
     exercises.exercise("0.2")(lambda: ("median", {}))
     exercises.exercise("0.3")(lambda: (np.array([1.0, 2, 3]), {"it is upside down": np.array([3.0, 2, 1])}))
@@ -44,20 +46,24 @@ def said(monkeypatch):
         ("0.4", True, {}, True, "right: True"),
         ("0.4", False, {}, False, "you turned it round"),
         ("0.4", "True", {}, False, "Look at"),
+        ("0.5", 1, {"limit": 2}, True, "right: 1 of 2"),
+        ("0.5", 3, {"limit": 2}, False, "not yet: 3 of 2"),
+        ("0.5", "x", {"limit": 2}, False, "could not be judged: '<' not supported"),
+        ("0.5", None, {"limit": 2}, None, "no answer yet"),
     ],
 )
 def test_an_answer_is_judged_and_explained(said, name, answer, given, result, text):
     exercises.check(name, answer, **given)
-    start = {True: "right", False: "not yet. ", None: "no answer yet"}[result]
+    start = {True: "right", False: "not yet", None: "no answer yet"}[result]
     assert len(said) == 1 and said[0].startswith(f"**{name}** · {start}") and text in said[0]
 
 
 def test_an_exercise_that_is_none_is_an_error(said):
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"there is no exercise 9\.9; there are 0\.1, "):
         exercises.check("9.9", 1)
 
 
-WITH_CHECKS = ("01", "02")
+WITH_CHECKS = ("01", "02", "03")
 
 
 @pytest.mark.usefixtures("on_cpu")
@@ -66,6 +72,6 @@ def test_stubs_never_raise_and_solutions_are_right(workspace, monkeypatch):
     monkeypatch.setattr(exercises.report, "text", lambda text: texts.append(text) or genuine(text))
     run(param_file.load(ROOT / "profiles" / "smoke.yaml"), only=WITH_CHECKS, exercises=True)
     verdicts = [text for text in texts if text.startswith("**") and "** · " in text[:12]]
-    assert len(verdicts) == 2 * 9
+    assert len(verdicts) == 2 * 14
     for before, after in zip(verdicts[::2], verdicts[1::2], strict=True):
         assert "no answer yet" in before and after.startswith(before[: before.index("·") + 2] + "right: "), after

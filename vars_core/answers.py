@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vars_core.exercises import check, exercise
+from vars_core.exercises import check, exercise, goal
 
 __all__ = ["check"]
 
@@ -88,3 +88,56 @@ def _(ranks, items: int, k: int):
 @exercise("2.4")
 def _(factors: int, visual_factors: int):
     return factors + visual_factors, {"that is what BPR-MF has already": factors}
+
+
+# 3 · attacks
+
+
+@exercise("3.1")
+def _(epsilon: int):
+    return 2 * epsilon + 1, {
+        "you count one direction only": epsilon + 1,
+        "you forget that a value may also stay": 2 * epsilon,
+    }
+
+
+@exercise("3.2")
+def _(attacked, clean):
+    def down(photo):
+        return np.mean(photo.astype(int) < clean)
+
+    cut = ((attacked / 255 - 1e-4).clip(0) * 255).astype(np.uint8)
+    return down(cut), {"the photo is rounded, not truncated": down(attacked)}
+
+
+@exercise("3.3", tolerance=1e-4)
+def _(image, x, gradient, step: float, epsilon: float):
+    def stepped(start, direction, low=0.0, high=1.0, ball=epsilon):
+        moved = start + step * direction
+        return np.clip(np.clip(moved, image - ball, image + ball), low, high)
+
+    image, x, gradient = (np.asarray(part, float) for part in (image, x, gradient))
+    return stepped(x, np.sign(gradient)), {
+        "the step goes along the gradient itself, not its sign": stepped(x, gradient),
+        "the step goes down; the attack maximises": stepped(x, -np.sign(gradient)),
+        "the change is not kept within ε": stepped(x, np.sign(gradient), ball=2.0),
+        "colour values leave 0 to 1": stepped(x, np.sign(gradient), low=-9.0, high=9.0),
+        "the step starts at the clean image again": stepped(image, np.sign(gradient)),
+    }
+
+
+@goal("3.4")
+def _(photos, clean, epsilon: int, exposure, before: float):
+    photos = np.asarray(photos)
+    if photos.dtype != np.uint8 or photos.shape != clean.shape:
+        return False, f"uint8 photos of the shape {clean.shape} are expected, such as `to_photos(x)` gives"
+    largest = int(np.abs(photos.astype(int) - clean).max())
+    if largest > epsilon:
+        return False, f"a value was changed by {largest}, more than {epsilon}"
+    after = exposure(photos)
+    return after < before, f"{after:.2%} of lists, {before:.2%} before"
+
+
+@exercise("3.5")
+def _(climbs):
+    return ("MIM" if climbs(1.0) > climbs(0.0) else "PGD"), {}

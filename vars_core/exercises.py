@@ -12,6 +12,7 @@ from vars_core import report
 
 TOLERANCE = 0.02  # relative: an answer may be rounded
 _EXERCISES: dict[str, tuple[Callable, float]] = {}
+_GOALS: dict[str, Callable] = {}
 
 
 def exercise(name: str, tolerance: float = TOLERANCE) -> Callable:
@@ -26,21 +27,44 @@ def exercise(name: str, tolerance: float = TOLERANCE) -> Callable:
     return register
 
 
+def goal(name: str) -> Callable:
+    """Register a function of the answer and what the check cell hands over, for an exercise with many right answers:
+    whether the goal is reached, and what was reached, in words."""
+
+    def register(function):
+        _GOALS[name] = function
+        return function
+
+    return register
+
+
 def check(name: str, answer, **given) -> None:
     """Say whether `answer` to exercise `name` is right, or that there is none yet (`None` or `...`). Never raises for
     an answer. Raises KeyError for an exercise that isn't one."""
+    if name not in _EXERCISES and name not in _GOALS:
+        raise KeyError(f"there is no exercise {name}; there are {', '.join(sorted([*_EXERCISES, *_GOALS]))}")
     report.text(f"**{name}** · {_verdict(name, answer, given)}")
 
 
 def _verdict(name: str, answer, given: dict) -> str:
-    function, tolerance = _EXERCISES[name]
-    right, mistakes = function(**given)
     if answer is None or answer is ...:
         return "no answer yet: put yours in place of the `...` above, and run both cells again."
+    if name in _GOALS:
+        return _judged(_GOALS[name], answer, given)
+    function, tolerance = _EXERCISES[name]
+    right, mistakes = function(**given)
     if _same(answer, right, tolerance):
         return f"right: {_shown(right)}."
     said = next((why for why, wrong in mistakes.items() if _same(answer, wrong)), None)
     return "not yet. " + (f"Yours is what one gets when {said}." if said else _hint(answer, right))
+
+
+def _judged(function: Callable, answer, given: dict) -> str:
+    try:
+        reached, said = function(answer, **given)
+    except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:  # an answer of another kind
+        return f"not yet. That could not be judged: {report.one_line(error)[:200]}"
+    return f"{'right' if reached else 'not yet'}: {said}"
 
 
 def _same(one, other, tolerance: float = TOLERANCE) -> bool:
