@@ -63,7 +63,7 @@ def test_an_exercise_that_is_none_is_an_error(said):
         exercises.check("9.9", 1)
 
 
-WITH_CHECKS = ("01", "02", "03")
+WITH_CHECKS = ("01", "02", "03", "04", "05", "06")
 
 
 @pytest.mark.usefixtures("on_cpu")
@@ -72,6 +72,6 @@ def test_stubs_never_raise_and_solutions_are_right(workspace, monkeypatch):
     monkeypatch.setattr(exercises.report, "text", lambda text: texts.append(text) or genuine(text))
     run(param_file.load(ROOT / "profiles" / "smoke.yaml"), only=WITH_CHECKS, exercises=True)
     verdicts = [text for text in texts if text.startswith("**") and "** · " in text[:12]]
-    assert len(verdicts) == 2 * 14
+    assert len(verdicts) == 2 * 26
     for before, after in zip(verdicts[::2], verdicts[1::2], strict=True):
         assert "no answer yet" in before and after.startswith(before[: before.index("·") + 2] + "right: "), after
