@@ -1,7 +1,7 @@
 """Check cells: `check("2.3", answer, …)` says whether an exercise's answer is right, and if not, the likely mistake.
 
-Notebooks import it from `vars_core.answers`, where the right answers stand. A right answer is computed from what the
-notebook has at hand, so that it fits whatever parameters it ran with, and stands there rather than in the cell, where
+Check cells import it from `answers`. A right answer is computed from what the
+notebook has at hand, so that it fits whatever parameters it ran with, and stands here rather than in the cell, where
 everybody would read it first."""
 
 from collections.abc import Callable
