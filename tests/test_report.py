@@ -116,8 +116,17 @@ def test_bars_stand_at_their_shares_under_readable_names():
     found = [SimpleNamespace(value=0.2, ci_low=0.1, ci_high=0.4), SimpleNamespace(value=0.5, ci_low=0.5, ci_high=0.5)]
     plots.bars(axis, {"none": found, "filter_adaptive": found[::-1]}, ["T0", "T2"])
     assert [bar.get_height() for bar in axis.patches] == [20, 50, 50, 20]
-    assert axis.get_legend_handles_labels()[1] == ["none", "filter, adaptive"]
-    assert plots.defence_label("global_vit_adaptive") == "global ViT, adaptive"
+    assert axis.get_legend_handles_labels()[1] == ["no defence", "filter, adaptive"]
+    labels = {
+        "global_vit_adaptive": "global ViT, adaptive",
+        "both_adaptive": "filter + detector, adaptive",
+        "noise + conv": "noise + convolution",
+        "noise + windowed_vit": "noise + windowed ViT",
+        "aid64": "AiD64",
+        "median": "median",
+        "some_new_filter": "some new filter",
+    }
+    assert {name: plots.defence_label(name) for name in labels} == labels
     plt.close(fig)
 
 

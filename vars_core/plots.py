@@ -33,6 +33,14 @@ ATTACK_COLOURS = defaultdict(lambda: UNNAMED, {
     "none": _GREY, "noise": _BROWN, "fgsm": _ORANGE, "pgd": _RED, "mim": _PURPLE, "untargeted:pgd": _PINK,
     "promote:fgsm": _SKY, "promote:pgd": _BLUE, "insa:pgd": _YELLOW, "reach:pgd": _GREEN,
 })  # fmt: skip
+DEFENCE_LABELS = {
+    "none": "no defence", "jpeg50": "JPEG-50", "jpeg75": "JPEG-75", "jpeg90": "JPEG-90", "bits3": "3 bits",
+    "bits4": "4 bits", "bits5": "5 bits", "gaussian": "Gaussian blur", "tv": "total variation", "conv": "convolution",
+    "blur1": "blur of 1 px", "blur2": "blur of 2 px", "blur3": "blur of 3 px", "blur4": "blur of 4 px",
+    "halved": "half size and back", "robust": "robust extractor", "amr": "AMR", "both": "filter + detector",
+    "bce": "BCE", "knn": "k-NN", "lid": "LID", "magnet": "MagNet", "mahalanobis": "Mahalanobis",
+    "jpeg": "JPEG difference", "squeezing": "feature squeezing", "randomised": "behind noise", "randomised_both": "behind noise + detector",
+}  # fmt: skip
 LONGEST = 40  # characters of a label: a figure grows with its texts
 
 
@@ -100,10 +108,16 @@ def recommender(name: str) -> Look:
 
 
 def defence_label(name: str) -> str:
-    """A defence's name as a figure shows it: "filter, adaptive" for filter_adaptive, "global ViT" for global_vit."""
-    name = name.replace("randomised_both", "randomised")
+    """A defence's name as figures and shown tables have it: "filter, adaptive" for filter_adaptive, "global ViT" for
+    global_vit, "noise + convolution" for "noise + conv"."""
+    if " + " in name:
+        return " + ".join(defence_label(part) for part in name.split(" + "))
+    if name in DEFENCE_LABELS:
+        return DEFENCE_LABELS[name]
+    if name.endswith("_adaptive"):
+        return f"{defence_label(name.removesuffix('_adaptive'))}, adaptive"
     name = name.replace("aid", "AiD") if name.startswith("aid") else name
-    return name.replace("_adaptive", ", adaptive").replace("_vit", " ViT")
+    return name.replace("_vit", " ViT").replace("_", " ")
 
 
 def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
