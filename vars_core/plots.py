@@ -39,7 +39,8 @@ DEFENCE_LABELS = {
     "blur1": "blur of 1 px", "blur2": "blur of 2 px", "blur3": "blur of 3 px", "blur4": "blur of 4 px",
     "halved": "half size and back", "robust": "robust extractor", "amr": "AMR", "both": "filter + detector",
     "bce": "BCE", "knn": "k-NN", "lid": "LID", "magnet": "MagNet", "mahalanobis": "Mahalanobis",
-    "jpeg": "JPEG difference", "squeezing": "feature squeezing", "randomised": "behind noise", "randomised_both": "behind noise + detector",
+    "jpeg": "JPEG difference", "squeezing": "feature squeezing",
+    "randomised": "behind noise", "randomised_both": "behind noise + detector",
 }  # fmt: skip
 LONGEST = 40  # characters of a label: a figure grows with its texts
 
