@@ -263,3 +263,7 @@ def test_bars_are_percent_with_their_intervals():
     ends = [segment[:, 1].round().tolist() for lines in axis.collections for segment in lines.get_segments()]
     assert ends == [[40, 70], [20, 50], [10, 40], [0, 30]]
     plt.close()
+
+
+def test_a_count_agrees_with_its_thing():
+    assert [report.count(n, "seed") for n in (0, 1, 2, 1823)] == ["0 seeds", "1 seed", "2 seeds", "1,823 seeds"]

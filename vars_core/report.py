@@ -106,6 +106,11 @@ def number(value: float | None, spec: str) -> str:
     return ABSENT if value is None or not math.isfinite(value) else format(value, spec)
 
 
+def count(n: int, thing: str) -> str:
+    """ "1 seed", "3 seeds", "1,823 photos": a number with the thing it counts."""
+    return f"{n:,} {thing}" + ("" if n == 1 else "s")
+
+
 def round_significant(value: float, digits: int = DIGITS) -> float:
     """`value` to so many significant digits."""
     return float(f"{value:.{digits}g}")
