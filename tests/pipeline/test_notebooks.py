@@ -103,6 +103,16 @@ def test_copies_to_work_on_are_brought_up_to_date_unless_edited(tmp_path, capsys
     assert nbformat.read(copies[1], 4).cells[0].source == "second"
 
 
+def test_copies_one_folder_deeper_keep_their_links():
+    text = "[a](../README.md) and [b](02_x.ipynb), [c](https://x.org/../y)"
+    source = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("'](../'")]
+    )
+    copy = notebooks.deeper(source)
+    assert copy.cells[0].source == "[a](../../README.md) and [b](02_x.ipynb), [c](https://x.org/../y)"
+    assert copy.cells[1].source == "'](../'" and source.cells[0].source == text
+
+
 def test_what_is_no_notebook_is_named(tmp_path, capsys):
     (tmp_path / "a.ipynb").write_text("{")
     assert notebooks.main(["strip", str(tmp_path / "a.ipynb")]) == 1

@@ -38,6 +38,16 @@ def text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
 
 
+def deeper(notebook: NotebookNode) -> NotebookNode:
+    """A copy whose links to files outside notebooks/ hold in a folder that lies one deeper, such as reports/notebooks
+    and scratch/lab."""
+    copy = nbformat.from_dict(notebook)
+    for cell in copy.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../")
+    return copy
+
+
 def stripped(notebook: NotebookNode) -> NotebookNode:
     """A copy without outputs, counts, or metadata other than tags."""
     notebook = _tidied(notebook)
@@ -165,7 +175,7 @@ def _to_work_on(files: list[Path], folder: Path) -> None:
     record = folder / ".copied.json"  # the hash of each source as it was copied
     known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     for path in files:
-        source, target = text(stripped(read(path))), folder / path.name
+        source, target = text(deeper(stripped(read(path)))), folder / path.name
         digest = _hash(source)
         if target.is_file() and known.get(path.name) == digest:
             continue  # as new as it can be, edited or not
@@ -209,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
             _to_work_on(options.files, options.to)
             return 0
         for path in options.files:
-            paths.write(options.to / path.name, text(student(read(path))))
+            paths.write(options.to / path.name, text(deeper(student(read(path)))))
             print(options.to / path.name)
     except (OSError, ValueError) as error:
         print(f"{error}", file=sys.stderr)
