@@ -25,8 +25,7 @@ def broken(text, folder):
             continue
         name, _, anchor = link.partition("#")
         target = (folder / name).resolve()
-        known = anchors(text) if not name else anchors(target.read_text(encoding="utf-8")) if target.is_file() else ()
-        if not target.exists() or (anchor and anchor not in known):
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text("utf-8") if name else text)):
             found.append(link)
     return found
 
