@@ -57,6 +57,8 @@ def test_smoke_executes_every_notebook_without_an_error(smoke):
         cells = nbformat.read(path, 4).cells
         outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
         assert outputs and all(o.output_type != "error" for o in outputs)
+        images = [o for o in outputs if "image/png" in o.get("data", {})]
+        assert all(o.metadata["image/png"]["alt"] for o in images) and len(images) > 0
         assert not any("nan" in str(o.get("data", {}).get("text/markdown", "")).split() for o in outputs)
 
 

@@ -211,4 +211,4 @@ def _show(png: bytes, caption: str) -> None:
     from IPython.display import Image, Markdown, display
 
     if get_ipython() is not None:
-        display(Image(png), Markdown(f"*{report.plain(caption)}*"))
+        display(Image(png, alt=caption), Markdown(f"*{report.plain(caption)}*"))
