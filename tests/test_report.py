@@ -267,3 +267,14 @@ def test_bars_are_percent_with_their_intervals():
 
 def test_a_count_agrees_with_its_thing():
     assert [report.count(n, "seed") for n in (0, 1, 2, 1823)] == ["0 seeds", "1 seed", "2 seeds", "1,823 seeds"]
+
+
+def test_a_headline_has_few_names_without_parameters(workspace):
+    report.headline("03_x", {"lists_reached": 0.123456, "absent": None, "nothing": float("nan"), "n": 3})
+    written = json.loads((workspace / "reports/tables/03_x/headline.json").read_text())
+    assert written == {"lists_reached": 0.1235, "n": 3}
+    for wrong in ({"pgd@8": 1.0}, {"hr20": 1.0}, {"Lists": 1.0}, {"a_": 1.0}):
+        with pytest.raises(ValueError, match="letters and underscores; got"):
+            report.headline("03_x", wrong)
+    with pytest.raises(ValueError, match="at most 8 names of letters and underscores; got 9"):
+        report.headline("03_x", dict.fromkeys("abcdefghi", 1.0))
