@@ -51,7 +51,7 @@ smoke: env  ## all notebooks on a toy catalogue, in a temporary folder
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m vars_core study smoke --profile smoke --work "$$work"
 
 lab: env  ## JupyterLab on copies of the notebooks, in scratch/lab: make lab [OPTIONS="--no-browser --ip=0.0.0.0"]
-	@$(PY) -m vars_core.pipeline.notebooks lab notebooks/*.ipynb --to scratch/lab
+	@$(PY) -m vars_core.pipeline.notebooks lab --to scratch/lab
 	@echo "The address to open, with its token, is printed below, also where no browser opens by itself. From another"
 	@echo "machine: ssh -L 8888:localhost:8888 this-machine. In a container: OPTIONS=\"--no-browser --ip=0.0.0.0\", port 8888."
 	@set -f; options=($$OPTIONS); [ "$$(id -u)" != 0 ] || options+=(--allow-root); $(PY) -m jupyterlab scratch/lab "$${options[@]}"
@@ -65,10 +65,10 @@ compare: env  ## a run's headline numbers beside the committed ones: make compar
 lint: env  ## ruff, and no outputs in notebooks/
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m vars_core.pipeline.notebooks strip --check notebooks/*.ipynb
+	$(PY) -m vars_core.pipeline.notebooks strip --check
 
 strip: env  ## remove outputs from notebooks/, in place
-	@$(PY) -m vars_core.pipeline.notebooks strip notebooks/*.ipynb
+	@$(PY) -m vars_core.pipeline.notebooks strip
 
 profile:  ## make profile P=gpu: params.yaml becomes profiles/gpu.yaml
 	@[ -f "profiles/$(P).yaml" ] || { echo "P is one of: $(basename $(notdir $(wildcard profiles/*.yaml)))" >&2; exit 1; }
@@ -104,7 +104,7 @@ catalogue: env  ## make catalogue NAME=… DATA=folder [WEIGHTS=file] [EXTRACTOR
 	[ "$$PROFILE" != smoke ] || echo "Not published: the profile smoke's numbers mean nothing. See scratch/studies/$$NAME."
 
 student: env  ## copies of the notebooks without solutions, in scratch/student
-	@$(PY) -m vars_core.pipeline.notebooks student notebooks/*.ipynb --to scratch/student
+	@$(PY) -m vars_core.pipeline.notebooks student --to scratch/student
 
 clean:  ## remove scratch/ and caches; data, models and reports stay
 	rm -rf scratch .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ import sys
 from conftest import ROOT
 
 NOTEBOOKS = (
+    "00_one_photo",
     "01_data",
     "02_recommender",
     "03_attacks",
@@ -16,6 +17,8 @@ NOTEBOOKS = (
     "06_ablations",
     "07_adaptive",
     "08_certificate",
+    "A3_attacks_more",
+    "A5_detection_more",
 )
 
 

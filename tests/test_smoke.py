@@ -52,7 +52,7 @@ def found(smoke):
 
 def test_smoke_executes_every_notebook_without_an_error(smoke):
     executed = smoke[0] / "reports" / "notebooks"
-    assert len(NOTEBOOKS) == 8 and {p.stem for p in executed.glob("*.ipynb")} == set(NOTEBOOKS)
+    assert len(NOTEBOOKS) == 11 and {p.stem for p in executed.glob("*.ipynb")} == set(NOTEBOOKS)
     for path in executed.glob("*.ipynb"):
         cells = nbformat.read(path, 4).cells
         outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
