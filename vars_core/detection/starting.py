@@ -15,7 +15,7 @@ def start(
     """Give each of `detectors`, a kept defence's name → detector, the weights that pretrained/ has for it, if
     `wanted` (reconstruction.start) says so; to the filters of the same names in `filters` those of that defence's.
 
-    Returns whether it did: all or none, and none where pretrained/ has nothing for `shop`, which is said in a line."""
+    Returns whether it did: all or none, and none where pretrained/ has nothing for `shop`, which is said."""
     folder = pretrained.to_start_from(shop.extractor, shop.catalogue) if wanted else None
     if folder is None:
         return False

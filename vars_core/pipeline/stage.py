@@ -144,7 +144,12 @@ def _publish(source: Path, staging: Path, root: Path, workspace: Path) -> None:
     places = {str(new): "reports", str(staging / "artefacts"): ".", str(workspace): ".", str(root): "."}
     executed = notebooks.canonical(notebooks.read(staging / "running.ipynb"), places)
     (new / "notebooks").mkdir(parents=True)
-    pairs = [(paths.write(new / "notebooks" / f"{name}.ipynb", notebooks.text(notebooks.together(executed, source))), "notebooks")]
+    pairs = [
+        (
+            paths.write(new / "notebooks" / f"{name}.ipynb", notebooks.text(notebooks.together(executed, source))),
+            "notebooks",
+        )
+    ]
     for kind in REPORTS:
         (new / kind / name).mkdir(parents=True, exist_ok=True)
         pairs.append((new / kind / name, kind))
