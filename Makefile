@@ -14,7 +14,8 @@ override DATA := $(value DATA)
 override WEIGHTS := $(value WEIGHTS)
 override RUN := $(value RUN)
 override WITH := $(value WITH)
-export NAME DATA WEIGHTS EXTRACTOR PROFILE SET RUN WITH
+override OPTIONS := $(value OPTIONS)
+export NAME DATA WEIGHTS EXTRACTOR PROFILE SET RUN WITH OPTIONS
 
 .PHONY: help env repro test fuzz smoke lab check compare lint strip profile weights lock readme timings catalogue student peers \
   clean
@@ -49,8 +50,11 @@ peers: env  ## parity with ART's and torchattacks' attacks, installed apart, in 
 smoke: env  ## all notebooks on a toy catalogue, in a temporary folder
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m vars_core study smoke --profile smoke --work "$$work"
 
-lab: env  ## JupyterLab on the notebooks; what they write goes to scratch/
-	$(PY) -m jupyterlab notebooks
+lab: env  ## JupyterLab on copies of the notebooks, in scratch/lab: make lab [OPTIONS="--no-browser --ip=0.0.0.0"]
+	@$(PY) -m vars_core.pipeline.notebooks lab notebooks/*.ipynb --to scratch/lab
+	@echo "The address to open, with its token, is printed below, also where no browser opens by itself. From another"
+	@echo "machine: ssh -L 8888:localhost:8888 this-machine. In a container: OPTIONS=\"--no-browser --ip=0.0.0.0\", port 8888."
+	@set -f; options=($$OPTIONS); [ "$$(id -u)" != 0 ] || options+=(--allow-root); $(PY) -m jupyterlab scratch/lab "$${options[@]}"
 
 check: env  ## are the committed reports those of the committed code?
 	@$(PY) -m vars_core check

@@ -32,6 +32,7 @@ from vars_core.adaptive.tiers import worst_case
 from vars_core.extractor import Extractor
 from vars_core.recommender.shop import Shop
 from vars_core.reconstruction import filters, serving, training
+from vars_core.reconstruction.trainer import learning_rate_factor
 
 OWN = "as in the profile"
 VARIANTS = {  # what differs from the study's parameters
@@ -112,7 +113,7 @@ class Study:
             with runtime.mixed_precision(images):
                 change = student(filtered).float() - wanted
             for group in optimiser.param_groups:
-                group["lr"] = 3e-4 * training.learning_rate_factor((step + 0.5) / TUNING)
+                group["lr"] = 3e-4 * learning_rate_factor((step + 0.5) / TUNING)
             optimiser.zero_grad()
             change.square().mean().backward()
             optimiser.step()

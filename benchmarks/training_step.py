@@ -31,7 +31,8 @@ from vars_core.attacks.engine import gradient
 from vars_core.attacks.objectives import FeatureDistance
 from vars_core.extractor import Extractor
 from vars_core.reconstruction.filters import GlobalViT
-from vars_core.reconstruction.training import FilterLoss, Trainer
+from vars_core.reconstruction.trainer import Trainer
+from vars_core.reconstruction.training import FilterLoss
 from vars_core.runtime import device, mixed_precision
 
 AS_IT_IS = dict(mixed=True, last=True, fused=None, compiled=False)

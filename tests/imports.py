@@ -9,6 +9,7 @@ from vars_core.pipeline import notebooks
 PACKAGE = ROOT / "vars_core"
 # the tower, lowest first; what stands at the top of the package is below all rooms, the commands are above them
 ROOMS = ("data", "recommender", "attacks", "reconstruction", "detection", "adaptive")
+BESIDE = ("pipeline", "exercises")  # the tower: they know the modules at the top of the package, no room knows them
 
 
 def modules() -> dict[str, ast.Module]:
@@ -55,4 +56,4 @@ def cells(notebook) -> list[ast.Module]:
 
 def room(module: str) -> str:
     """ "attacks" of vars_core.attacks.engine; "" of a module at the top of the package."""
-    return module.split(".")[1] if module.count(".") > 1 or module.split(".")[-1] in (*ROOMS, "pipeline") else ""
+    return module.split(".")[1] if module.count(".") > 1 or module.split(".")[-1] in (*ROOMS, *BESIDE) else ""

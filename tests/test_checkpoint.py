@@ -107,14 +107,14 @@ def test_weights_must_fit_and_say_which_does_not(tmp_path):
     }.values():
         save_file({**state, **change}, file)
         with pytest.raises(checkpoint.ModelFileError, match=said):
-            _load_weights(SmallCNN(), file, "small_cnn")
+            _load_weights(SmallCNN(), file, "small_cnn", "pretrained")
     save_file({name: tensor for name, tensor in state.items() if name != first}, file)
     with pytest.raises(checkpoint.ModelFileError, match=f"'{first}' is missing"):
-        _load_weights(SmallCNN(), file, "small_cnn")
+        _load_weights(SmallCNN(), file, "small_cnn", "pretrained")
     model = SmallCNN()
     for kind in (torch.float64, torch.float32, torch.float16):  # halves are how some networks are published
         save_file({n: t.to(kind) if t.is_floating_point() else t for n, t in state.items()}, file)
-        _load_weights(model, file, "small_cnn")
+        _load_weights(model, file, "small_cnn", "pretrained")
         assert torch.allclose(model.state_dict()[first], state[first], atol=1e-3)
 
 
@@ -152,3 +152,55 @@ def test_a_filter_with_hostile_notes_is_one_line(notes, said, tmp_path):
     file = checkpoint.write(tmp_path / "f.safetensors", {"a": torch.ones(1)}, **notes)
     with pytest.raises(checkpoint.ModelFileError, match=f"f.safetensors.*{said}"):
         load_filter(file)
+
+
+def test_packed_models_are_a_quarter_as_large_and_off_by_half_a_step_at_most(tmp_path):
+    torch.manual_seed(0)
+    tensors = {
+        "matrix": torch.randn(64, 300) * torch.logspace(-6, 3, 64)[:, None],
+        "kernel": torch.randn(32, 16, 3, 3),
+        "zeros": torch.zeros(40, 40),
+        "bias": torch.randn(5000),
+        "small": torch.randn(3, 3),
+        "count": torch.arange(2000).view(40, 50),
+    }
+    whole, packed = tmp_path / "whole.safetensors", tmp_path / "packed.safetensors"
+    checkpoint.write(whole, {k: tensors[k] for k in ("matrix", "kernel")})
+    checkpoint.pack(whole, packed)
+    assert packed.stat().st_size < 0.3 * whole.stat().st_size
+    checkpoint.write(whole, tensors, kind="toy")
+    checkpoint.pack(whole, packed)
+    notes, seen = checkpoint.read(packed)
+    assert notes == {"kind": "toy"} and list(seen) == sorted(tensors) and checkpoint.read(whole)[0] == notes
+    for name, tensor in tensors.items():
+        off = (seen[name].double() - tensor.double()).abs()
+        if name in ("matrix", "kernel"):
+            largest = tensor.flatten(1).abs().amax(1).view(-1, *[1] * (tensor.ndim - 1))
+            assert (off <= 1.0001 * largest / 254).all() and off.any()
+        else:
+            assert torch.equal(seen[name], tensor)
+    checkpoint.pack(packed, whole)  # packed again, it stays what it is, but for rounding
+    for name, tensor in checkpoint.read(whole)[1].items():
+        torch.testing.assert_close(tensor, seen[name], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"a": torch.ones(4, 4, dtype=torch.int8), "a/scales": torch.ones(3)},
+        {"a": torch.ones(4, 4, dtype=torch.int8), "a/scales": torch.ones(4, 1)},
+        {"a": torch.ones(4, 4), "a/scales": torch.ones(4)},
+        {"a": torch.ones(4, dtype=torch.int8), "a/scales": torch.ones(4)},
+    ],
+)
+def test_scales_that_fit_no_tensor_are_a_line(tmp_path, tensors):
+    file = checkpoint.write(tmp_path / "m.safetensors", tensors)
+    with pytest.raises(checkpoint.ModelFileError, match="tensor 'a': its scales"):
+        checkpoint.read(file)
+
+
+def test_a_packed_value_that_is_too_large_is_refused(tmp_path):
+    huge = {"weight": torch.full((2, 2), 127, dtype=torch.int8), "weight/scales": torch.full((2,), 3e38)}
+    file = checkpoint.write(tmp_path / "m.safetensors", huge | {"bias": torch.zeros(2)})
+    with pytest.raises(checkpoint.ModelFileError, match=r"'weight' has values beyond those of torch\.float32"):
+        checkpoint.fit(nn.Linear(2, 2), checkpoint.read(file)[1], file, "Linear")

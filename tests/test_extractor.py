@@ -139,7 +139,16 @@ def test_bad_weights_and_names_are_explained(tmp_path):
             Extractor(name, str(other))
     with pytest.raises(ValueError, match="unknown model 'resnet_eighteen'"):
         Extractor("resnet_eighteen")
-    with pytest.raises(ValueError, match="small_cnn is trained on the catalogue"):
+    with pytest.raises(
+        ValueError, match=r"^recommender\.pretrained: small_cnn wants the extractor of a run; .*other\.saf"
+    ):
+        Extractor("small_cnn", str(other))
+    with pytest.raises(FileNotFoundError, match=r"^x: there is no weights file .*none\.safetensors"):
+        Extractor("small_cnn", str(tmp_path / "none.safetensors"), ("y", "x"))
+    with pytest.raises(ValueError, match=r"^recommender\.pretrained: no hub has small_cnn"):
+        Extractor("small_cnn", True)
+    Extractor("resnet18").save(other)
+    with pytest.raises(ValueError, match="holds resnet18, not a small_cnn that a run trained"):
         Extractor("small_cnn", str(other))
 
 

@@ -253,7 +253,7 @@ def test_a_path_that_tools_cannot_handle_is_a_line(machine, name):
 TARGETS = {
     "test": ["-m", "pytest"],
     "repro": ["-m", "dvc", "repro"],
-    "lab": ["-m", "jupyterlab", "notebooks"],
+    "lab": ["-m", "jupyterlab", "scratch/lab", *(["--allow-root"] if os.getuid() == 0 else [])],
     "check": ["-m", "vars_core", "check"],
     "lint": ["-m", "ruff", "check", "."],
     "strip": ["-m", "vars_core.pipeline.notebooks", "strip", "notebooks/01_data.ipynb"],

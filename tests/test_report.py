@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 
 from vars_core import plots, report
 
@@ -115,8 +116,37 @@ def test_bars_stand_at_their_shares_under_readable_names():
     found = [SimpleNamespace(value=0.2, ci_low=0.1, ci_high=0.4), SimpleNamespace(value=0.5, ci_low=0.5, ci_high=0.5)]
     plots.bars(axis, {"none": found, "filter_adaptive": found[::-1]}, ["T0", "T2"])
     assert [bar.get_height() for bar in axis.patches] == [20, 50, 50, 20]
-    assert axis.get_legend_handles_labels()[1] == ["none", "filter, adaptive"]
-    assert plots.defence_label("global_vit_adaptive") == "global ViT, adaptive"
+    assert axis.get_legend_handles_labels()[1] == ["no defence", "filter, adaptive"]
+    labels = {
+        "global_vit_adaptive": "global ViT, adaptive",
+        "both_adaptive": "filter + detector, adaptive",
+        "noise + conv": "noise + convolution",
+        "noise + windowed_vit": "noise + windowed ViT",
+        "aid64": "AiD64",
+        "median": "median",
+        "some_new_filter": "some new filter",
+    }
+    assert {name: plots.defence_label(name) for name in labels} == labels
+    plt.close(fig)
+
+
+def test_names_cover_neither_each_other_nor_a_point():
+    fig, axis = plt.subplots(figsize=(6, 4))
+    points = [(x / 50, 1 + y / 100, f"a long name, {x}{y}") for x in (0, 1, 48, 49) for y in (0, 1, 2)]
+    axis.scatter(*zip(*[point[:2] for point in points], strict=True))
+    plots.name_points(axis, points)
+    renderer = fig.canvas.get_renderer()
+    for text in axis.texts:
+        text.update_positions(renderer)
+    boxes = [Text.get_window_extent(text, renderer) for text in axis.texts]
+    assert [text.get_text() for text in sorted(axis.texts, key=lambda text: text.xy)] == [name for *_, name in points]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    marks = axis.transData.transform([point[:2] for point in points])
+    assert not any(box.contains(*mark) for box in boxes for mark in marks)
+    inside = axis.get_window_extent()
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+    plots.name_points(axis, [(0.5, 1, "far too long to stand anywhere " * 9)])  # and is written all the same
+    assert len(axis.texts) == len(points) + 1
     plt.close(fig)
 
 
@@ -233,3 +263,18 @@ def test_bars_are_percent_with_their_intervals():
     ends = [segment[:, 1].round().tolist() for lines in axis.collections for segment in lines.get_segments()]
     assert ends == [[40, 70], [20, 50], [10, 40], [0, 30]]
     plt.close()
+
+
+def test_a_count_agrees_with_its_thing():
+    assert [report.count(n, "seed") for n in (0, 1, 2, 1823)] == ["0 seeds", "1 seed", "2 seeds", "1,823 seeds"]
+
+
+def test_a_headline_has_few_names_without_parameters(workspace):
+    report.headline("03_x", {"lists_reached": 0.123456, "absent": None, "nothing": float("nan"), "n": 3})
+    written = json.loads((workspace / "reports/tables/03_x/headline.json").read_text())
+    assert written == {"lists_reached": 0.1235, "n": 3}
+    for wrong in ({"pgd@8": 1.0}, {"hr20": 1.0}, {"Lists": 1.0}, {"a_": 1.0}):
+        with pytest.raises(ValueError, match="letters and underscores; got"):
+            report.headline("03_x", wrong)
+    with pytest.raises(ValueError, match="at most 8 names of letters and underscores; got 9"):
+        report.headline("03_x", dict.fromkeys("abcdefghi", 1.0))

@@ -63,6 +63,17 @@ def test_progress_in_a_stage_is_a_line_per_quarter(monkeypatch, capsys):
     list(runtime.progress(iter([1, 2]), "reading"))
     assert capsys.readouterr().err.splitlines() == ["reading: start"]
     list(runtime.progress([], "nothing"))
+    list(runtime.progress([1], "one"))
+    assert capsys.readouterr().err.splitlines() == ["nothing: start", "one: start", "one: 100 %"]
+    clock = iter(range(0, 10**6, 100))  # so many seconds for each step
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: next(clock))
+    list(runtime.progress(range(4), "long"))
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "long: 25 %, 5 min left",
+        "long: 50 %, 3 min left",
+        "long: 75 %, 2 min left",
+        "long: 100 %",
+    ]
 
 
 def test_progress_by_hand_is_a_bar(monkeypatch, capsys):

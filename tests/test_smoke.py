@@ -2,17 +2,26 @@
 
 import csv
 import json
+import shutil
 import subprocess
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT
 from studies import NOTEBOOKS, leaves, metrics, study
 
 from benchmarks import extractors, randomised
+from vars_core import param_file, params, paths, pretrained
+from vars_core.__main__ import main
+from vars_core.adaptive.randomised import RandomisedShop
 from vars_core.data import split
+from vars_core.detection.defence import Defence
+from vars_core.extractor import Extractor, agree
+from vars_core.recommender.shop import Shop
+from vars_core.reconstruction import filters, starting
 
 PUSHES = ("insa:pgd", "promote:pgd", "reach:pgd")
 
@@ -48,6 +57,8 @@ def test_smoke_executes_every_notebook_without_an_error(smoke):
         cells = nbformat.read(path, 4).cells
         outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
         assert outputs and all(o.output_type != "error" for o in outputs)
+        images = [o for o in outputs if "image/png" in o.get("data", {})]
+        assert all(o.metadata["image/png"]["alt"] for o in images) and len(images) > 0
         assert not any("nan" in str(o.get("data", {}).get("text/markdown", "")).split() for o in outputs)
 
 
@@ -225,3 +236,72 @@ def test_means_over_seeds_by_hand():
     assert row["measure"] == "attacked" and row["seeds"] == 3 and row["mean"] == pytest.approx(0.02)
     half = 4.302653 * 0.01 / 3**0.5  # Student's 97.5 % quantile with two degrees of freedom
     assert (row["low"], row["high"]) == pytest.approx((0.02 - half, 0.02 + half), rel=1e-5)
+
+
+@pytest.fixture
+def elsewhere(smoke, tmp_path, monkeypatch):
+    """A root with the smoke run's catalogue, whose models lie in pretrained/ only, in a notebook run by hand."""
+    monkeypatch.setenv("VARS_ROOT", str(tmp_path))
+    monkeypatch.setenv("VARS_WORKSPACE", str(smoke[0]))  # the command sets it, too: put back afterwards
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    shutil.copy(ROOT / "profiles" / "smoke.yaml", tmp_path / "params.yaml")
+    assert main(["pretrained", "--work", str(smoke[0])]) == 0
+    shutil.copytree(smoke[0] / "data" / "prepared", tmp_path / "data" / "prepared")
+    monkeypatch.delenv("VARS_WORKSPACE")
+    return tmp_path
+
+
+def test_models_of_a_run_are_kept_small_and_serve_where_none_were_trained(smoke, elsewhere, capsys):
+    values = param_file.load(elsewhere / "params.yaml")
+    cfg = params.Reconstruction(**values["reconstruction"])
+    (folder,) = pretrained.folders()
+    about, card = pretrained.about(folder), (folder / "README.md").read_text()
+    assert about.drawn and about.profile == "smoke" and "| global_vit: feature recovery | pgd | " in card
+    shop = Shop.open(params.Recommender(**values["recommender"]), params.Attacks(**values["attacks"]), 0)
+    assert "models/recommender: from pretrained/synthetic, as no run made it here" in capsys.readouterr().out
+    known = np.load(smoke[0] / "models" / "recommender" / "features.npy")
+    assert shop.features.shape == known.shape and agree(shop.features, known, 0.1)
+    defence = Defence.load(pretrained.read_from("models/defence") / "contrastive", shop.extractor)
+    assert np.isfinite(list(defence.thresholds.values())).all()
+    assert RandomisedShop.open(shop, 0.25, draws=2, error=None).shop.features.shape == known.shape
+    # a study of another catalogue with the same extractor starts from them; of another extractor, from scratch
+    given = Extractor("small_cnn", str(folder / "models" / "recommender" / "extractor.safetensors"))
+    for extractor in (shop.extractor, given, Extractor.load(smoke[0] / "models/recommender/extractor.safetensors")):
+        net = filters.GlobalViT(**cfg.shape)
+        assert starting.start({"global_vit": net}, "pretrained", extractor)
+        kept = filters.load_filter(folder / "models" / "filter" / "global_vit.safetensors")
+        assert all(
+            torch.equal(a, b) for a, b in zip(net.state_dict().values(), kept.state_dict().values(), strict=True)
+        )
+    net = filters.GlobalViT(**cfg.shape | {"width": 8})
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert not starting.start({"global_vit": net}, "pretrained", shop.extractor)
+    assert not starting.start({"global_vit": net}, "pretrained", Extractor("small_cnn"))
+    assert not starting.start({"nobody's": net}, "pretrained", shop.extractor)
+    assert not starting.start({"global_vit": net}, None, shop.extractor)
+    said = capsys.readouterr().out
+    assert "global_vit: not in synthetic of pretrained/, or of another size: trained from scratch" in said
+    assert "nothing in pretrained/ was trained for these features (small_cnn)" in said
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_kept_models_are_not_taken_for_another_catalogue_or_extractor(elsewhere):
+    assert pretrained.read_from("models/filter").is_relative_to(elsewhere / "pretrained")
+    own = paths.write_to("models/recommender")  # notebook 2, run by hand, with a network of its own
+    Extractor("small_cnn").save(own / "extractor.safetensors")
+    with pytest.raises(paths.MissingArtefact, match=r"run notebooks/04_reconstruction\.ipynb first"):
+        pretrained.read_from("models/filter")
+    shutil.rmtree(own)
+    meta = elsewhere / "data" / "prepared" / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"fingerprint": "another"}))
+    (elsewhere / "data" / "prepared" / "SHA256SUMS").unlink()
+    with pytest.raises(paths.MissingArtefact):
+        pretrained.read_from("models/filter")
+
+
+def test_screening_takes_no_defence_of_drawings(elsewhere):
+    with pytest.raises(paths.MissingArtefact, match="models/defence is missing"):
+        pretrained.defence_of_photos()
+    about = elsewhere / "pretrained" / "synthetic" / "about.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"drawn": False}))
+    assert pretrained.defence_of_photos() == about.parent / "models" / "defence" / "contrastive"

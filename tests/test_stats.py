@@ -108,3 +108,13 @@ def test_over_seeds_by_hand():
     half = 12.706 * np.sqrt(2) / np.sqrt(2)  # t of one degree of freedom, standard deviation √2
     assert table.loc["b"].tolist() == pytest.approx([2, 2 - half, 2 + half], rel=1e-3)
     assert table.loc["a"].tolist() == [5, 5, 5]
+
+
+def test_a_difference_is_paired_and_has_its_sign():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(60, 12))
+    row = stats.difference(base + 0.3 + 0.01 * rng.normal(size=base.shape), base)
+    assert row["value"] == pytest.approx(0.3, abs=0.005) and row["n"] == 12
+    assert 0.29 < row["ci_low"] < row["value"] < row["ci_high"] < 0.31
+    apart = stats.difference(rng.normal(size=(60, 12)) + 0.3, base)
+    assert apart["ci_high"] - apart["ci_low"] > 10 * (row["ci_high"] - row["ci_low"])

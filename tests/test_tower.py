@@ -5,7 +5,7 @@ import re
 
 import pytest
 from conftest import ROOT
-from imports import PACKAGE, ROOMS, cells, imported, modules, reached, room
+from imports import BESIDE, PACKAGE, ROOMS, cells, imported, modules, reached, room
 
 from vars_core import params, paths
 from vars_core.pipeline import notebooks, stages
@@ -21,16 +21,13 @@ def upward(name: str, other: str) -> bool:
     here, there = room(name), room(other)
     if name == "vars_core.__main__":  # the commands stand above everything
         return False
-    if "pipeline" in (
-        here,
-        there,
-    ):  # beside the tower: it knows the modules at the top of the package, nobody knows it
-        return here != "pipeline" or there not in ("pipeline", "")
+    if here in BESIDE or there in BESIDE:
+        return here not in BESIDE or there not in (here, "")
     return there != here and there != "" and (here == "" or ROOMS.index(there) > ROOMS.index(here))
 
 
 def test_every_module_stands_in_a_room_or_at_the_top():
-    assert {room(name) for name in TREES} == {"", "pipeline", *ROOMS}
+    assert {room(name) for name in TREES} == {"", *BESIDE, *ROOMS}
 
 
 def test_no_import_runs_upward_or_into_the_pipeline():
@@ -53,6 +50,10 @@ def test_no_import_runs_in_a_circle():
         ("vars_core.pipeline.stage", "vars_core.data.split", True),
         ("vars_core.pipeline.stage", "vars_core.params", False),
         ("vars_core.__main__", "vars_core.pipeline.stage", False),
+        ("vars_core.exercises.checks", "vars_core.report", False),
+        ("vars_core.exercises.checks", "vars_core.data.split", True),
+        ("vars_core.data.split", "vars_core.exercises.checks", True),
+        ("vars_core.exercises.checks", "vars_core.pipeline.stage", True),
     ],
 )
 def test_the_order_is_judged_right(name, other, wrong):
@@ -67,7 +68,7 @@ def test_imports_are_seen_wherever_they_stand():
 
 
 def test_a_rooms_page_says_what_is_in_it_and_imports_nothing():
-    for name in (*ROOMS, "pipeline"):
+    for name in (*ROOMS, *BESIDE):
         tree = TREES[f"vars_core.{name}"]
         assert len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr), f"{name}/__init__.py is a docstring"
         text = ast.get_docstring(tree)
@@ -120,8 +121,9 @@ def test_a_stages_outs_are_its_own(stage):
 
 
 def artefacts(tree: ast.Module) -> set[str]:
-    """The artefacts that the code reads: the literals in its calls of `paths.read_from`."""
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "paths.read_from"]
+    """The artefacts that the code reads: the literals in its calls of `read_from`."""
+    readers = ("paths.read_from", "pretrained.read_from")
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in readers]
     names = [str(call.args[0].value) for call in calls if call.args and isinstance(call.args[0], ast.Constant)]
     return {a for a in paths.ARTEFACTS for name in names if name == a or name.startswith(a + "/")}
 

@@ -5,6 +5,7 @@ Rooms are imported by the command that needs them, so that help is shown at once
 import argparse
 import io
 import math
+import os
 import signal
 import sys
 from pathlib import Path
@@ -83,6 +84,23 @@ def _study(options) -> int:
     from vars_core.pipeline import study
 
     return study.run(options)
+
+
+def _pretrained(options) -> int:
+    from vars_core import param_file, paths
+    from vars_core.detection import kept_models
+    from vars_core.pipeline import kept
+
+    root = paths.root()
+    work = options.work or (root / "scratch" / "studies" / options.study if options.study else root)
+    if not (work / "params.yaml").is_file():
+        raise InputError(f"{work}: no run's folder, there is no params.yaml in it")
+    profile = kept.profile(root, options.study)
+    os.environ["VARS_WORKSPACE"] = str(work.resolve())
+    values, made_of = param_file.load(work / "params.yaml"), kept.made_of(root, options.study)
+    folder = kept_models.keep(values, profile, made_of, kept.commit(root), options.licence)
+    print(f"{folder.relative_to(root)}: see its README.md")
+    return 0
 
 
 def _stage(options) -> int:
@@ -194,6 +212,15 @@ def parser() -> argparse.ArgumentParser:
     place = "copy metrics and tables to reports/catalogues/NAME, or to reports/gpu"
     one.add_argument("--publish", nargs="?", choices=["catalogues", "gpu"], const="catalogues", help=place)
     one.add_argument("--replace", action="store_true", help="publish over results of another catalogue or profile")
+
+    one = _command(
+        commands, _pretrained, "pretrained",
+        "Pack the models of the main run, or of a study that was published, into pretrained/, with a card.",
+        'vars pretrained\nvars pretrained shop --licence "Photos of shop.example, CC BY 4.0"',
+    )  # fmt: skip
+    one.add_argument("study", nargs="?", help="its name in reports/catalogues/; the main run by default")
+    one.add_argument("--work", type=Path, help="its work folder; scratch/studies/STUDY by default")
+    one.add_argument("--licence", help="of the photos it learned from: whose they are and what one may do")
 
     one = _command(
         commands, _stage, "stage", "Run one notebook as a stage of the pipeline, as `dvc repro` does.",

@@ -77,55 +77,75 @@ def _torchvision_trunk(model: nn.Module) -> nn.Module:
     raise ValueError(f"{type(model).__name__}: no classifier named fc, head, heads or after .features to remove")
 
 
-def _load_packaged(model: nn.Module, file: Path, name: str) -> None:
+def _load_packaged(model: nn.Module, file: Path, name: str, parameter: str) -> None:
     # tensors only, of a file known by its hash: the same network under other names, in the same order
     tensors = torch.load(file, weights_only=True, map_location="cpu").values()
     checkpoint.fit(model, dict(zip(model.state_dict(), tensors, strict=True)), file, name)
 
 
-def _load_weights(model: nn.Module, file: Path, name: str) -> None:
+def _load_own(model: nn.Module, file: Path, parameter: str) -> None:
+    try:
+        notes, tensors = checkpoint.read(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{parameter}: there is no weights file {file}") from None
+    except checkpoint.ModelFileError as error:
+        raise checkpoint.ModelFileError(f"{parameter}: small_cnn wants the extractor of a run; {error}") from None
+    if notes.get("extractor") != "small_cnn":
+        found = str(notes.get("extractor"))[:80]
+        raise checkpoint.ModelFileError(f"{parameter}: {file} holds {found}, not a small_cnn that a run trained")
+    checkpoint.fit(model, checkpoint.part("backbone.", tensors), file, "small_cnn")
+
+
+def _load_weights(model: nn.Module, file: Path, name: str, parameter: str) -> None:
     try:
         tensors, _ = checkpoint.load_tensors(file, "a safetensors file; pickled weights are not read")
     except FileNotFoundError:
-        raise FileNotFoundError(f"recommender.pretrained: there is no weights file {file}") from None
+        raise FileNotFoundError(f"{parameter}: there is no weights file {file}") from None
     checkpoint.fit(model, tensors, file, name)
 
 
-def _backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple]:
-    weights_file = weights.file_of(name, pretrained)
+def _backbone(name: str, pretrained: bool | str, named: tuple[str, str]) -> tuple[nn.Module, tuple]:
+    weights_file = weights.file_of(name, pretrained, named[1])
     hub, load = pretrained is True, _load_packaged if pretrained == weights.PACKAGE else _load_weights
     if name == "small_cnn":
-        if pretrained:
-            raise ValueError("recommender.pretrained: small_cnn is trained on the catalogue; use false")
-        return SmallCNN(), ((0.5,) * 3, (0.25,) * 3)
+        if hub:
+            raise ValueError(f"{named[1]}: no hub has small_cnn; use false, or an extractor.safetensors of a run")
+        model = SmallCNN()
+        if weights_file:
+            _load_own(model, weights_file, named[1])
+        return model, ((0.5,) * 3, (0.25,) * 3)
     import timm  # here: the two take seven seconds to import, and the default extractor needs neither
     import torchvision
 
     if timm.is_model(name):
         model = timm.create_model(name, pretrained=hub, num_classes=1000 if weights_file else 0)
         if weights_file:
-            load(model, weights_file, name)
+            load(model, weights_file, name, named[1])
             model.reset_classifier(0)
         cfg = model.default_cfg
         return model, (cfg["mean"], cfg["std"])
     if name in torchvision.models.list_models():
         model = torchvision.models.get_model(name, weights="DEFAULT" if hub else None)
         if weights_file:
-            load(model, weights_file, name)
+            load(model, weights_file, name, named[1])
         return _torchvision_trunk(model), IMAGENET
     raise ValueError(
-        f"recommender.extractor: unknown model {name!r}; expected small_cnn, or a name from "
+        f"{named[0]}: unknown model {name!r}; expected small_cnn, or a name from "
         "timm.list_models() or torchvision.models.list_models()"
     )
 
 
 class Extractor(nn.Module):
-    """f: images (N, 3, H, W) in [0, 1] → features (N, D), standardised with the frozen scaler."""
+    """f: images (N, 3, H, W) in [0, 1] → features (N, D), standardised with the frozen scaler.
 
-    def __init__(self, name: str, pretrained: bool | str = False):
+    Errors call the parameters that `name` and `pretrained` come from by their names, `named`."""
+
+    def __init__(
+        self, name: str, pretrained: bool | str = False, named=("recommender.extractor", "recommender.pretrained")
+    ):
         super().__init__()
         self.name = name
-        self.backbone, (mean, std) = _backbone(name, pretrained)
+        self.backbone, (mean, std) = _backbone(name, pretrained, named)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1))
         self.eval()
@@ -133,7 +153,7 @@ class Extractor(nn.Module):
             with torch.no_grad():
                 self.dim = self.backbone(torch.zeros(2, 3, 64, 64)).shape[1]
         except (AssertionError, RuntimeError) as error:  # a transformer with a fixed input size, say
-            raise ValueError(f"recommender.extractor: {name} cannot take photos of 64 px ({error})") from None
+            raise ValueError(f"{named[0]}: {name} cannot take photos of 64 px ({error})") from None
         self.register_buffer("feature_mean", torch.zeros(self.dim))
         self.register_buffer("feature_std", torch.ones(self.dim))
 

@@ -118,6 +118,8 @@ class Reconstruction(Section):
     adaptive_share: Share = 0.8
     adaptive_ranking_weight: Weight = 100.0
     robust_steps: Count = 100
+    start: Literal["pretrained"] | None = None
+    started_share: Share = 0.25
     sigmas: Annotated[list[Positive], Field(min_length=1)] = [0.25, 0.5, 1.0]
     denoiser_patch: Count = 8
     denoiser_width: Annotated[int, Field(ge=4, multiple_of=4)] = 96
@@ -131,6 +133,10 @@ class Reconstruction(Section):
             if getattr(self, name) % self.heads:
                 raise ValueError(f"{name} is a multiple of heads; got {getattr(self, name)} and {self.heads}")
         return self
+
+    def length(self, steps: int, started: bool) -> int:
+        """How many of `steps` a training takes: all, or `started_share` of them from weights that were trained."""
+        return max(1, round(self.started_share * steps)) if started else steps
 
     @property
     def shape(self) -> dict[str, int]:
@@ -161,6 +167,7 @@ class Detection(Section):
     learning_rate: Positive = 2e-3
     joint_learning_rate: Positive = 1e-3
     temperature: Positive = 0.1
+    edit_weight: Weight = 0.3
 
 
 class Ablations(Section):

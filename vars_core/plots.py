@@ -11,6 +11,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from vars_core import paths, report
 
@@ -31,6 +33,15 @@ ATTACK_COLOURS = defaultdict(lambda: UNNAMED, {
     "none": _GREY, "noise": _BROWN, "fgsm": _ORANGE, "pgd": _RED, "mim": _PURPLE, "untargeted:pgd": _PINK,
     "promote:fgsm": _SKY, "promote:pgd": _BLUE, "insa:pgd": _YELLOW, "reach:pgd": _GREEN,
 })  # fmt: skip
+DEFENCE_LABELS = {
+    "none": "no defence", "jpeg50": "JPEG-50", "jpeg75": "JPEG-75", "jpeg90": "JPEG-90", "bits3": "3 bits",
+    "bits4": "4 bits", "bits5": "5 bits", "gaussian": "Gaussian blur", "tv": "total variation", "conv": "convolution",
+    "blur1": "blur of 1 px", "blur2": "blur of 2 px", "blur3": "blur of 3 px", "blur4": "blur of 4 px",
+    "halved": "half size and back", "robust": "robust extractor", "amr": "AMR", "both": "filter + detector",
+    "bce": "BCE", "knn": "k-NN", "lid": "LID", "magnet": "MagNet", "mahalanobis": "Mahalanobis",
+    "jpeg": "JPEG difference", "squeezing": "feature squeezing",
+    "randomised": "behind noise", "randomised_both": "behind noise + detector",
+}  # fmt: skip
 LONGEST = 40  # characters of a label: a figure grows with its texts
 
 
@@ -98,10 +109,39 @@ def recommender(name: str) -> Look:
 
 
 def defence_label(name: str) -> str:
-    """A defence's name as a figure shows it: "filter, adaptive" for filter_adaptive, "global ViT" for global_vit."""
-    name = name.replace("randomised_both", "randomised")
+    """A defence's name as figures and shown tables have it: "filter, adaptive" for filter_adaptive, "global ViT" for
+    global_vit, "noise + convolution" for "noise + conv"."""
+    if " + " in name:
+        return " + ".join(defence_label(part) for part in name.split(" + "))
+    if name in DEFENCE_LABELS:
+        return DEFENCE_LABELS[name]
+    if name.endswith("_adaptive"):
+        return f"{defence_label(name.removesuffix('_adaptive'))}, adaptive"
     name = name.replace("aid", "AiD") if name.startswith("aid") else name
-    return name.replace("_adaptive", ", adaptive").replace("_vit", " ViT")
+    return name.replace("_vit", " ViT").replace("_", " ")
+
+
+def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each of `points` (x, y, name) on `axis`: beside its point where there is room, else as near as no other
+    name or point is covered, with a line to it. To be called when everything else is drawn, limits included."""
+    axis.figure.draw_without_rendering()  # only then is it known where things are
+    inside, scale, renderer = axis.get_window_extent(), axis.figure.dpi / 72, axis.figure.canvas.get_renderer()
+    marks = [axis.transData.transform((x, y)) for x, y, _ in points]
+    taken = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in marks]
+    steps = sorted((abs(up) + 6 * (side < 0), side, up) for side in (1, -1) for up in range(-120, 121, 4))
+    for x, y, name in sorted(points, key=lambda point: -axis.transData.transform(point[:2])[1]):
+        line = {"arrowstyle": "-", "color": "0.7", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+        look = dict(va="center", fontsize="x-small", textcoords="offset points", arrowprops=line)
+        for _, side, up in steps:
+            text = axis.annotate(name, (x, y), xytext=(9 * side, up), ha="left" if side > 0 else "right", **look)
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer).padded(scale)  # without its line
+            if not any(box.overlaps(other) for other in taken) and box.x0 >= inside.x0 and box.x1 <= inside.x1:
+                break
+            text.remove()
+        else:  # no room anywhere: better over others than not at all
+            axis.annotate(name, (x, y), xytext=(9, 0), ha="left", **look)
+        taken.append(box)
 
 
 def bars(axis: Axes, groups: Mapping[str, Sequence], labels: Sequence) -> None:
@@ -171,4 +211,4 @@ def _show(png: bytes, caption: str) -> None:
     from IPython.display import Image, Markdown, display
 
     if get_ipython() is not None:
-        display(Image(png), Markdown(f"*{report.plain(caption)}*"))
+        display(Image(png, alt=caption), Markdown(f"*{report.plain(caption)}*"))

@@ -87,6 +87,20 @@ def metrics(stage: str, values: dict) -> dict:
     return clean
 
 
+def headline(stage: str, values: dict[str, float | None]) -> None:
+    """Write the few numbers that `dvc metrics diff` shows, to reports/tables/<stage>/headline.json.
+
+    Their names hold no parameter, so that a run with another ε or list length still has the same rows: letters and
+    underscores, eight at most, or ValueError. What a run cannot give (None, NaN, infinite) is left out."""
+    wrong = [name for name in values if not re.fullmatch("[a-z]+(_[a-z]+)*", name)]
+    if wrong or len(values) > 8:
+        raise ValueError(
+            f"headline of {stage}: at most 8 names of letters and underscores; got {wrong or len(values)}"
+        )
+    given = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    paths.write(paths.reports() / "tables" / stage / "headline.json", _json(_metric(given, "")))
+
+
 def answer(stage: str, question: str, answer: str) -> None:
     """Write the notebook's question and its answer (with a number) for the README's table, and show them."""
     content = {"question": question, "answer": answer}
@@ -104,6 +118,11 @@ def text(text: str) -> None:
 def number(value: float | None, spec: str) -> str:
     """`value` as `spec` (".1%") has it for a sentence, or "–" where a run cannot give it (None, NaN, infinite)."""
     return ABSENT if value is None or not math.isfinite(value) else format(value, spec)
+
+
+def count(n: int, thing: str) -> str:
+    """ "1 seed", "3 seeds", "1,823 photos": a number with the thing it counts."""
+    return f"{n:,} {thing}" + ("" if n == 1 else "s")
 
 
 def round_significant(value: float, digits: int = DIGITS) -> float:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,8 @@ def mixed_precision(images: torch.Tensor):
 
 
 def progress(iterable: Iterable, desc: str, total: int | None = None) -> Iterator:
-    """A bar in JupyterLab and in a terminal; in a stage's log one plain line per quarter."""
+    """A bar in JupyterLab and in a terminal; in a stage's log one plain line per quarter, with the time left where
+    that is a minute or more."""
     if not os.environ.get("VARS_QUIET"):
         from tqdm.auto import tqdm
 
@@ -104,11 +106,14 @@ def progress(iterable: Iterable, desc: str, total: int | None = None) -> Iterato
         return
     total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
     quarters = {-(-total * q // 4): 25 * q for q in (1, 2, 3, 4)} if total else {}
-    print(f"{desc}: start" + (f", {total} steps" if total else ""), file=sys.stderr, flush=True)
+    print(f"{desc}: start" + (f", {total} steps" if total and total > 1 else ""), file=sys.stderr, flush=True)
+    start = time.monotonic()
     for done, thing in enumerate(iterable, 1):
         yield thing
         if done in quarters:
-            print(f"{desc}: {quarters[done]} %", file=sys.stderr, flush=True)
+            left = (time.monotonic() - start) * (total / done - 1) / 60
+            ahead = f", {left:.0f} min left" if left >= 1 else ""
+            print(f"{desc}: {quarters[done]} %{ahead}", file=sys.stderr, flush=True)
 
 
 def _stream(seed: int, salt: tuple) -> int:

@@ -70,6 +70,13 @@ def bootstrap_ci(values, n: int = 1000, rng=0, *, paired=None, level: float = 0.
     return _percentiles(means[0] if paired is None else means[0] - means[1], level)
 
 
+def difference(values, paired, rng=0) -> dict[str, float]:
+    """The same numbers as `estimate`'s, of how much larger `values` are than `paired` (the same users and items)."""
+    one, other = estimate(values, rng), estimate(paired, rng)
+    low, high = bootstrap_ci(values, rng=rng, paired=paired)
+    return {"value": one["value"] - other["value"], "ci_low": low, "ci_high": high, "n": one["n"]}
+
+
 def bootstrap_p(values, paired, n: int = 2000, rng=0) -> float:
     """Two-sided bootstrap p-value of "the paired difference is 0", never below 2 / (n + 1)."""
     first, second = resampled_means(values, paired, n=n, rng=rng)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vars_core import paths, seal
 from vars_core.errors import InputError
 
-PACKAGE = "package"  # recommender.pretrained: package
+PACKAGE = "package"  # recommender.pretrained: package, and likewise elsewhere
 
 
 class WeightsError(InputError, ValueError):
@@ -35,8 +35,8 @@ PACKAGES = {  # by the timm name of the network
 }
 
 
-def file_of(extractor: str, pretrained: bool | str | None) -> Path | None:
-    """The file that `pretrained` (recommender.pretrained) names for `extractor`; None without one.
+def file_of(extractor: str, pretrained: bool | str | None, parameter="recommender.pretrained") -> Path | None:
+    """The file that `pretrained`, the value of `parameter`, names for `extractor`; None without one.
 
     Raises WeightsError for an extractor that no package has weights of, a package that is not installed, and a file
     in it that is not the known one."""
@@ -46,7 +46,7 @@ def file_of(extractor: str, pretrained: bool | str | None) -> Path | None:
         return paths.root() / Path(pretrained).expanduser()
     if extractor not in PACKAGES:
         raise WeightsError(
-            f"recommender.pretrained: no package has weights of {extractor}; there is one of {', '.join(PACKAGES)}"
+            f"{parameter}: no package has weights of {extractor}; there is one of {', '.join(PACKAGES)}"
         )
     package = PACKAGES[extractor]
     try:
@@ -55,7 +55,7 @@ def file_of(extractor: str, pretrained: bool | str | None) -> Path | None:
         file = None
     if file is None or not file.is_file():
         raise WeightsError(
-            f"recommender.pretrained: the package {package.distribution} is not installed; `make weights` installs it"
+            f"{parameter}: the package {package.distribution} is not installed; `make weights` installs it"
         )
     if (found := seal.of_file(file)) != package.sha256:
         raise WeightsError(f"{file}: these are other weights: SHA-256 {found}, expected {package.sha256}")

@@ -88,6 +88,8 @@ def test_a_second_extractor_can_be_named_with_its_weights(shop, tmp_path):
     assert torch.equal(other.backbone.conv1.weight, known.conv1.weight)  # nothing was trained
     with pytest.raises(ValueError, match="other_extractor's, which is null; got True"):
         params.Attacks(other_pretrained=True)
+    with pytest.raises(ValueError, match=r"^attacks\.other_pretrained: no package has weights of resnet18"):
+        transfer.second_extractor(shop, cfg.model_copy(update={"other_pretrained": "package"}), 3, 0)
 
 
 # Trap: features scaled by statistics that attacked items take part in.

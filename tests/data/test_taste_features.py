@@ -170,7 +170,8 @@ import sys
 from pathlib import Path
 from vars_core import params
 from vars_core import paths, plots, report, runtime
-from vars_core.data import catalogue, feedback, photos, split
+from vars_core.data import catalogue, feedback, split
+from vars_core.data import folder as catalogue_folder
 cfg = params.Data(items=40, users=40, image_size=16, interactions_per_user=8, k_core=1)
 assert catalogue.prepare(cfg, 0, Path(sys.argv[1])).simulated
 print(sorted({"torch", "torchvision", "timm", "sklearn"} & set(sys.modules)))

@@ -165,7 +165,9 @@ def test_joint_fitting_moves_filter_and_detector_but_not_the_extractor(defence, 
 
     parts = {"filter": defence.image_filter, "detector": defence.detector, "extractor": extractor}
     before = {name: copy(module) for name, module in parts.items()}
-    cfg = SimpleNamespace(batch_size=8, learning_rate=3e-3, joint_learning_rate=3e-3, temperature=0.1)
+    cfg = SimpleNamespace(
+        batch_size=8, learning_rate=3e-3, joint_learning_rate=3e-3, temperature=0.1, edit_weight=1.0
+    )
     attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
     history = train_jointly(defence, loss(extractor), smooth_photos(16), cfg, attack, steps=3, generator=generator(0))
     moved = {n: any(not torch.equal(v, before[n][k]) for k, v in m.state_dict().items()) for n, m in parts.items()}
@@ -191,7 +193,9 @@ def test_joint_fitting_weighs_attacked_and_honest_photos_as_the_filters_training
             assert attacked.sum() == 8 and perturbed[attacked].all()
             return torch.tensor(100.0)
 
-    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1)
+    cfg = SimpleNamespace(
+        batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1, edit_weight=1.0
+    )
     attack = SimpleNamespace(epsilons=[4, 8], attack_steps=1)
     args = (OneForTouchedTenForHonest(), smooth_photos(16), cfg, attack)
     history = train_jointly(defence, *args, steps=2, generator=generator(0))
@@ -206,7 +210,9 @@ def test_a_share_of_the_joint_attacks_is_made_through_the_filter(defence, extrac
         return genuine(self, images, own, features)
 
     monkeypatch.setattr(OnlineAttacks, "attack", noted)
-    cfg = SimpleNamespace(batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1)
+    cfg = SimpleNamespace(
+        batch_size=8, learning_rate=1e-3, joint_learning_rate=1e-3, temperature=0.1, edit_weight=1.0
+    )
     attack = SimpleNamespace(epsilons=[4], attack_steps=1)
     for knowing, calls in (
         (0.0, [(8, None)]),

@@ -32,6 +32,7 @@ from vars_core.detection.detectors import (
     DetectorScore,
     FeatureSqueezing,
     contrastive_loss,
+    detector_loss,
     score_photos,
     train_detectors,
 )
@@ -66,6 +67,25 @@ def test_contrastive_loss_is_the_papers(labels, temperature):
     z = F.normalize(torch.randn(len(labels), 6, generator=generator(0)).double(), dim=1)
     ours = contrastive_loss(z, torch.tensor(labels), temperature)
     assert ours.item() == pytest.approx(slow_contrastive(z.numpy(), labels, temperature))
+
+
+def test_the_detectors_loss_is_bce_and_what_honest_edits_change():
+    """Three photos, each clean, edited and attacked, in this order: worked out by hand."""
+    logits, labels = torch.tensor([-2.0, -1, 0, -2, 1, 3, 2, 0, 1]), torch.tensor([0] * 6 + [1] * 3)
+
+    class Known:
+        def embed(self, *_):
+            return F.normalize(torch.eye(9), dim=1), logits
+
+    cfg = SimpleNamespace(temperature=0.1, edit_weight=0.0)
+    weights = np.where(labels == 1, 2, 1)  # half as many attacked as honest views
+    bce = (weights * np.log1p(np.exp(np.where(labels == 1, -1, 1) * logits.numpy()))).mean()
+    assert detector_loss(Known(), (), labels, cfg, contrastive=False).item() == pytest.approx(bce, rel=1e-5)
+    cfg.edit_weight = 0.3  # changes of 0, 2 and 3: Huber's loss 0, 1.5, 2.5
+    loss = detector_loss(Known(), (), labels, cfg, contrastive=False).item()
+    assert loss == pytest.approx(bce + 0.3 * 4 / 3, rel=1e-5)
+    both = detector_loss(Known(), (), labels, cfg, contrastive=True).item()
+    assert both == pytest.approx(loss + contrastive_loss(torch.eye(9), labels, 0.1).item(), rel=1e-5)
 
 
 def test_contrastive_loss_has_a_finite_gradient_that_pulls_labels_together():
@@ -210,7 +230,7 @@ def test_rows_hold_value_interval_and_n():
 @pytest.fixture(scope="module")
 def trained(extractor):
     """Two detectors behind a median filter, which leaves attacks on smooth photos in the residual."""
-    detection = SimpleNamespace(batch_size=16, learning_rate=3e-3, temperature=0.1, epsilons=[8, 16])
+    detection = SimpleNamespace(batch_size=16, learning_rate=3e-3, temperature=0.1, edit_weight=1.0, epsilons=[8, 16])
     attack = SimpleNamespace(attack_steps=2)
     dim = extractor(torch.zeros(1, 3, 16, 16)).shape[1]
     torch.manual_seed(0)

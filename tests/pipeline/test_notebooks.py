@@ -68,6 +68,51 @@ def test_strip_in_place_check_and_student_copies(tmp_path, capsys):
     assert "answer = 42" not in (tmp_path / "s/01_x.ipynb").read_text()
 
 
+def test_copies_to_work_on_are_brought_up_to_date_unless_edited(tmp_path, capsys):
+    def write(path, code, output=False):
+        cell = nbformat.v4.new_code_cell(code, id="a")
+        cell.outputs = [nbformat.v4.new_output("stream", text="seen")] if output else []
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+
+    sources, folder = [tmp_path / f"0{n}_x.ipynb" for n in (1, 2, 3)], tmp_path / "lab"
+    copies = [folder / path.name for path in sources]
+
+    def lab():
+        assert notebooks.main(["lab", *map(str, sources), "--to", str(folder)]) == 0
+        return capsys.readouterr().out, [nbformat.read(path, 4).cells[0].source for path in copies]
+
+    for path in sources:
+        write(path, "first")
+    assert lab() == ("", ["first"] * 3)
+    write(copies[0], "first", output=True)  # run, not edited
+    write(copies[1], "mine")
+    assert lab() == ("", ["first", "mine", "first"]) and "seen" in copies[0].read_text()
+    for path in sources:
+        write(path, "second")
+    said, found = lab()
+    assert found == ["second", "mine", "second"]
+    assert (
+        said
+        == f"{copies[1]} was edited and is kept; {sources[1]} has changed since it was copied: move yours to get it\n"
+    )
+    copies[1].unlink()
+    copies[2].write_text("half a noteb")
+    (folder / ".copied.json").unlink()
+    said, found = notebooks.main(["lab", *map(str, sources), "--to", str(folder)]), capsys.readouterr().out
+    assert said == 0 and f"{copies[2]} was edited and is kept" in found and copies[2].read_text() == "half a noteb"
+    assert nbformat.read(copies[1], 4).cells[0].source == "second"
+
+
+def test_copies_one_folder_deeper_keep_their_links():
+    text = "[a](../README.md) and [b](02_x.ipynb), [c](https://x.org/../y)"
+    source = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("'](../'")]
+    )
+    copy = notebooks.deeper(source)
+    assert copy.cells[0].source == "[a](../../README.md) and [b](02_x.ipynb), [c](https://x.org/../y)"
+    assert copy.cells[1].source == "'](../'" and source.cells[0].source == text
+
+
 def test_what_is_no_notebook_is_named(tmp_path, capsys):
     (tmp_path / "a.ipynb").write_text("{")
     assert notebooks.main(["strip", str(tmp_path / "a.ipynb")]) == 1

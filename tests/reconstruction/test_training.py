@@ -13,13 +13,19 @@ from vars_core.attacks.objectives import hook
 from vars_core.detection.detectors import labelled_batch
 from vars_core.extractor import to_images
 from vars_core.reconstruction.filters import GlobalViT
-from vars_core.reconstruction.online_attacks import BENIGN, KINDS, OnlineAttacks, augment
+from vars_core.reconstruction.online_attacks import (
+    BENIGN,
+    KINDS,
+    ON_EXTRACTOR,
+    ForeignNetwork,
+    OnlineAttacks,
+    augment,
+)
+from vars_core.reconstruction.trainer import Losses, Trainer, learning_rate_factor
 from vars_core.reconstruction.training import (
     TERMS,
     FilterLoss,
-    Trainer,
     feature_tensor,
-    learning_rate_factor,
     next_batch,
     ranking_matrix,
     train_filters,
@@ -72,14 +78,14 @@ def test_every_view_is_on_the_grid_whatever_its_label(extractor, attacker):
     assert labels.tolist() == [0] * 96 + [1] * 48
     assert torch.equal(views[:48], images)
     # noise (a quarter of the honest copies) and attacks are to be undone, edits are to stay
-    edited, noisy, attacked = slice(48, 84), slice(84, 96), slice(96, 144)
+    noisy, edited, attacked = slice(48, 60), slice(60, 96), slice(96, 144)
     assert torch.equal(targets[:48], images) and torch.equal(targets[attacked], images)
     assert torch.equal(targets[edited], views[edited]) and not torch.equal(views[edited], images[12:])
     assert torch.equal(targets[noisy], images[:12]) and not torch.equal(views[noisy], images[:12])
     # a quarter of the honest copies has been through the filter already; this one halves all values
-    for edits, share in ((slice(48, 72), 1), (slice(72, 84), 0.5)):
+    for edits, share in ((slice(60, 84), 1), (slice(84, 96), 0.5)):
         torch.testing.assert_close(
-            views[edits].mean(), share * images[edits.start - 36 : edits.stop - 36].mean(), rtol=0.05, atol=0
+            views[edits].mean(), share * images[edits.start - 48 : edits.stop - 48].mean(), rtol=0.05, atol=0
         )
 
 
@@ -265,8 +271,41 @@ def test_every_attacked_image_of_every_kind_is_attacked(extractor, kinds):
     assert (moved > noisy).float().mean() > 0.9
 
 
+def test_foreign_attacks_move_a_network_of_their_own_and_hardly_the_extractor(extractor):
+    photos = smooth_photos(24)
+    images, own = to_images(photos), feature_tensor(extractor, photos)
+    attacker = OnlineAttacks(extractor, own, [4], 2, generator(0), ("foreign",))
+    attacked = attacker.attack(images, own)
+    assert on_grid(attacked) and (largest_steps(attacked, images) == 4).all()
+    mixed = OnlineAttacks(extractor, own, [4], 2, generator(0)).attack(images, own)
+    moved = [(extractor(x) - own).square().mean(1) for x in (attacked, mixed)]
+    assert len(images) / 4 == 6 and moved[1][6:].mean() > 2 * moved[0].mean()  # a quarter of a mixed batch is foreign
+    # of the network that they were made on, which comes first of what the generator draws
+    net, noisy = ForeignNetwork(images, generator(0)), attacker.noise(images)
+    features = net(images)
+    assert features.mean(0).abs().max() < 0.1 and features.std(0).median() == pytest.approx(1, abs=0.05)
+    far, near = ((net(x) - features).square().mean(1) for x in (attacked, noisy))
+    assert (far > near).float().mean() > 0.9
+    assert not any(p.requires_grad for p in net.parameters()) and not net.network.training
+    assert not torch.equal(net(images), ForeignNetwork(images, generator(1))(images))
+    assert torch.equal(net(images), ForeignNetwork(images, generator(0))(images))
+
+
+def test_foreign_networks_leave_chance_and_the_extractors_attacks_alone(extractor):
+    photos = smooth_photos(8)
+    images, own = to_images(photos), feature_tensor(extractor, photos)
+    before = torch.random.get_rng_state()
+    OnlineAttacks(extractor, own, [4], 1, generator(0)).attack(images, own)
+    assert torch.equal(before, torch.random.get_rng_state())
+    one = OnlineAttacks(extractor, own, [4], 1, generator(0)).attack(images[:1], own[:1])
+    assert len(one) == 1  # too few for a network of its own
+    adaptive = OnlineAttacks(extractor, own, [4], 1, generator(0))
+    plain = OnlineAttacks(extractor, own, [4], 1, generator(0), ON_EXTRACTOR)
+    assert torch.equal(adaptive.attack(images, own, extractor), plain.attack(images, own))
+
+
 def test_unknown_kinds_of_attack_are_refused(extractor):
-    with pytest.raises(ValueError, match="kinds of attack are fgsm, pgd, untargeted; got mim"):
+    with pytest.raises(ValueError, match="kinds of attack are fgsm, pgd, untargeted, foreign; got mim"):
         OnlineAttacks(extractor, None, [4], 2, generator(0), ("mim",))
 
 
@@ -309,3 +348,23 @@ def test_fixed_twins_take_the_place_of_fresh_attacks(extractor, monkeypatch):
     pool = to_images(photos)
     assert all((pool == image).flatten(1).all(1).any() for image in clean)
     assert all(((pool + image - 1).abs() < 1e-4).flatten(1).all(1).any() for image in attacked)
+
+
+def test_losses_are_fetched_once_and_in_order():
+    losses = Losses([{"arm": "a", "step": 0, "pixel": 9.0}])
+    losses.note(
+        {"pixel": torch.tensor(1.5, requires_grad=True), "gate": torch.tensor(2, dtype=torch.bfloat16)},
+        arm="a",
+        step=1,
+    )
+    losses.note({"pixel": torch.tensor(3.0)}, arm="b", step=1)
+    assert losses.count == 3
+    known = [
+        {"arm": "a", "step": 0, "pixel": 9.0},
+        {"arm": "a", "step": 1, "pixel": 1.5, "gate": 2.0},
+        {"arm": "b", "step": 1, "pixel": 3.0},
+    ]
+    assert losses.rows() == known == losses.rows() and losses.count == 3
+    losses.note({"pixel": torch.tensor(4.0)}, arm="a", step=2)
+    assert losses.rows()[3:] == [{"arm": "a", "step": 2, "pixel": 4.0}]
+    assert Losses().rows() == []

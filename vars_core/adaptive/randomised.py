@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vars_core import checkpoint, paths, runtime
+from vars_core import checkpoint, pretrained, runtime
 from vars_core.adaptive import certificate
 from vars_core.checkpoint import Checkpoint
 from vars_core.data import arrays
@@ -24,7 +24,7 @@ from vars_core.recommender import accuracy_metrics, ranking
 from vars_core.recommender.shop import Shop
 from vars_core.recommender.vbpr import VBPR
 from vars_core.reconstruction.filters import load_filter
-from vars_core.reconstruction.serving import RULES, check_rule, noisy_features
+from vars_core.reconstruction.serving import RULES, check_rule, noisy_features, served_features
 from vars_core.runtime import progress
 
 
@@ -54,10 +54,12 @@ class RandomisedShop:
     @classmethod
     def open(cls, shop: Shop, sigma: float, **options) -> RandomisedShop:
         """`shop` behind noise of `sigma`, with the denoiser and the recommender that notebook 4 trained for it."""
-        folder, name = paths.read_from("models/filter"), f"{sigma:g}"
+        folder, name = pretrained.read_from("models/filter"), f"{sigma:g}"
         model = VBPR.load(folder / f"vbpr-{name}.safetensors", shop.catalogue.fingerprint).to(runtime.device())
-        behind = replace(shop, recommender=model, features=arrays.load(folder / f"features-{name}.npy"))
-        return cls(behind, load_filter(folder / f"denoiser-{name}.safetensors"), sigma, **options)
+        denoiser, kept = load_filter(folder / f"denoiser-{name}.safetensors"), folder / f"features-{name}.npy"
+        seed = options.get("seed", 0)
+        features = arrays.load(kept) if kept.is_file() else served_features(shop, denoiser, sigma, seed)
+        return cls(replace(shop, recommender=model, features=features), denoiser, sigma, **options)
 
     @classmethod
     def by_mean(cls, shop: Shop, image_filter: nn.Module, sigma: float, draws: int, seed: int) -> RandomisedShop:

@@ -75,7 +75,8 @@ def second_extractor(shop: Shop, cfg, epochs: int, seed: int) -> Extractor:
     draw = generator(seed, "second extractor")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
-        other = Extractor(cfg.other_extractor or "small_cnn", cfg.other_pretrained)
+        named = ("attacks.other_extractor", "attacks.other_pretrained")
+        other = Extractor(cfg.other_extractor or "small_cnn", cfg.other_pretrained, named)
         if not cfg.other_extractor and epochs and len(np.unique(labels[warm])) > 1:
             train_on_categories(other, photos[warm], labels[warm], epochs, draw)
     other = other.to(device()).eval().requires_grad_(False)

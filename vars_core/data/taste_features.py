@@ -33,10 +33,9 @@ def features(photos, cfg, seed: int) -> np.ndarray:
     with torch.random.fork_rng(devices=[]):  # whoever draws next from torch's own generator sees no difference
         torch.manual_seed(seed)
         try:
-            extractor = Extractor(name, weights or False)
-        except (ValueError, FileNotFoundError) as error:  # named there as what the recommender sees with
-            text = str(error).replace("recommender.extractor", "data.taste_extractor")
-            raise CatalogueError(text.replace("recommender.pretrained", "data.taste_weights")) from None
+            extractor = Extractor(name, weights or False, ("data.taste_extractor", "data.taste_weights"))
+        except (ValueError, FileNotFoundError) as error:
+            raise CatalogueError(str(error)) from None
     try:
         return extract(extractor.to(device()).eval().requires_grad_(False), photos)
     except RuntimeError as error:  # too small for its strides, say

@@ -11,6 +11,7 @@ In reading order:
     uploads          near-duplicates that one seller uploads, counted by perceptual hashes
     listing          which photos lie under a folder, and marks by which a changed one is noticed
     journal          verdicts on disk as they are reached: what a killed run leaves, and another goes on with
+    kept_models      `vars pretrained`: a run's models, packed into pretrained/ with a card
     screen           `vars screen`: a folder of photos, resumable, in several processes
 
 It imports `reconstruction`, `attacks`, `recommender`, `data` and the modules at the top of the package.

@@ -57,11 +57,16 @@ def auroc(clean: np.ndarray, attacked: np.ndarray) -> float:
 
 
 def auroc_estimate(clean: np.ndarray, attacked: np.ndarray, seed: int = 0) -> dict:
-    """AUROC with its 95 % bootstrap interval (clean and attacked images resampled): value, ci_low, ci_high, n.
+    """AUROC with its 95 % bootstrap interval (clean and attacked images resampled): value, ci_low, ci_high, n."""
+    return stats.estimate(scores_higher(clean, attacked), seed) | {"n": len(attacked)}
 
-    AUROC is the mean of a matrix, who scores higher in each pair, so that resampling it is two products."""
-    higher = (attacked[:, None] > clean).astype(float) + 0.5 * (attacked[:, None] == clean)
-    return stats.estimate(higher, seed) | {"n": len(attacked)}
+
+def scores_higher(clean: np.ndarray, attacked: np.ndarray) -> np.ndarray:
+    """1 where an attacked image scores above a clean one, ½ where they are level, else 0: (attacked, clean).
+
+    AUROC is its mean, so that resampling is two products; two detectors that scored the same images are compared by
+    the difference of their matrices (`stats.bootstrap_ci` with `paired`)."""
+    return (attacked[:, None] > clean).astype(float) + 0.5 * (attacked[:, None] == clean)
 
 
 def rate_estimate(flagged: np.ndarray) -> dict:

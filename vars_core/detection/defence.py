@@ -35,10 +35,10 @@ from vars_core.extractor import Extractor, to_photos
 from vars_core.reconstruction.filters import GlobalViT, load_filter, save_filter
 from vars_core.reconstruction.online_attacks import OnlineAttacks
 from vars_core.reconstruction.serving import check_rule, noisy_features
+from vars_core.reconstruction.trainer import Losses, Trainer
 from vars_core.reconstruction.training import (
     CLEAN_SHARE,
     FilterLoss,
-    Trainer,
     feature_tensor,
     next_batch,
     train_filters,
@@ -181,7 +181,7 @@ class Defence:
         save_filter(self.image_filter, folder / FILTER, **metadata)
         checkpoint.write(folder / DETECTOR, self.detector.state_dict())
         about = {"thresholds": self.thresholds, "calibration_photos": self.calibration_photos, "size": self.size}
-        about |= {"features": self.detector.dim, "extractor": _fingerprint(self.extractor)}
+        about |= {"features": self.detector.dim, "extractor": fingerprint(self.extractor)}
         (folder / DENOISER).unlink(missing_ok=True)  # of another save
         if self.denoiser is not None:
             save_filter(self.denoiser, folder / DENOISER, **metadata)
@@ -195,7 +195,7 @@ class Defence:
         Raises DefenceError for files that are missing, damaged or of another version, and for any other extractor:
         scores from other features look like scores and mean nothing."""
         about = defence_files.opened(folder)
-        if about.extractor != _fingerprint(extractor):
+        if about.extractor != fingerprint(extractor):
             raise DefenceError(f"{folder} was fitted with another extractor, or by an earlier version of the study")
         try:
             image_filter, detector = load_filter(folder / FILTER), Detector(about.features)
@@ -209,8 +209,8 @@ class Defence:
         return cls(image_filter, detector, extractor, *known, denoiser, about.sigma)
 
 
-def _fingerprint(extractor: Extractor) -> str:
-    """A hash of its weights and scaler."""
+def fingerprint(extractor: Extractor) -> str:
+    """A hash of its weights and scaler, by which a saved defence knows the extractor it was fitted with."""
     state = extractor.state_dict()
     return checkpoint.fingerprint(list(state), *state.values())[:16]
 
@@ -239,7 +239,7 @@ def train_jointly(
     pool = feature_tensor(extractor, photos)
     attacker = OnlineAttacks(extractor, pool, attack_cfg.epsilons, attack_cfg.attack_steps, generator)
     trainer = Trainer(nn.ModuleList([image_filter, detector]), cfg.joint_learning_rate, steps)
-    rows, history = [], []
+    rows, history = [], Losses()
     for step in progress(range(steps), "joint training"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
@@ -255,13 +255,13 @@ def train_jointly(
         with mixed_precision(images):
             filtered, logit = image_filter.forward_with_gate(views)
             evidence = (views, filtered, raw, extractor(filtered).float())
-            detection = detector_loss(detector, evidence, labels, cfg.temperature, contrastive=True)
+            detection = detector_loss(detector, evidence, labels, cfg, contrastive=True)
             terms = [
                 share * sum(loss(filtered[rows], targets[rows], aim[rows], perturbed[rows]).values())
                 for share, rows in ((1 - CLEAN_SHARE, perturbed), (CLEAN_SHARE, ~perturbed))
             ]
         restoration = sum(terms) + loss.gate(logit, changed, labels.bool())
         trainer.step(restoration + detection, step)
-        history.append({"step": step, "filter": restoration.item(), "detector": detection.item()})
+        history.note({"filter": restoration, "detector": detection}, step=step)
     trainer.finish()
-    return pd.DataFrame(history)
+    return pd.DataFrame(history.rows())

@@ -12,7 +12,8 @@ from vars_core.attacks.engine import quantise
 from vars_core.extractor import batches
 from vars_core.reconstruction.classics import BitDepth, Median
 from vars_core.reconstruction.online_attacks import KINDS, OnlineAttacks
-from vars_core.reconstruction.training import Trainer, feature_tensor, next_batch
+from vars_core.reconstruction.trainer import Losses, Trainer
+from vars_core.reconstruction.training import feature_tensor, next_batch
 from vars_core.runtime import mixed_precision, progress
 
 
@@ -98,13 +99,19 @@ class FeatureSqueezing(nn.Module):
         return torch.stack(changes).amax(0)
 
 
-def detector_loss(detector, views, labels, temperature: float, contrastive: bool) -> torch.Tensor:
-    """BCE on the logit, plus the contrastive loss where asked. `views` are the arguments of `Detector.embed`."""
+def detector_loss(detector, views, labels, cfg, contrastive: bool) -> torch.Tensor:
+    """BCE on the logit, what honest edits and noise change in it, and the contrastive loss where asked.
+
+    `views` are the arguments of `Detector.embed`, in the order of `labelled_batch`; `cfg` is `params.Detection`. BCE
+    alone is content with edits and noise halfway between clean and attacked photos; a threshold that is set on clean
+    ones then flags them."""
     embeddings, logits = detector.embed(*views)
     # attacked images are a third of the batch: the weight balances the classes
     weight = (labels == 0).sum() / (labels == 1).sum()
     loss = F.binary_cross_entropy_with_logits(logits, labels.float(), pos_weight=weight)
-    return loss + contrastive_loss(embeddings, labels, temperature) if contrastive else loss
+    clean, edited, _ = logits.chunk(3)
+    loss = loss + cfg.edit_weight * F.smooth_l1_loss(edited, clean)
+    return loss + contrastive_loss(embeddings, labels, cfg.temperature) if contrastive else loss
 
 
 def labelled_batch(
@@ -115,7 +122,7 @@ def labelled_batch(
     through: nn.Module | None = None,
     share: float = 0.0,
 ):
-    """Honest views (label 0), then attacked ones (label 1), of every image: (3N, 3, H, W) and (3N,).
+    """Honest views (label 0), then attacked ones (label 1), of every image, in its order: (3N, 3, H, W) and (3N,).
 
     The honest views are the images themselves, and once more each: noise of an attack's size on a quarter, benign
     edits of the rest, of which a quarter has been through the filter, `image_filter`, already. Also what a filter
@@ -127,8 +134,8 @@ def labelled_batch(
     n = round(share * len(images))
     knowing = attacker.attack(images[:n], clean_features[:n], through) if n else images[:0]
     attacked = torch.cat([knowing, attacker.attack(images[n:], clean_features[n:])]) if n < len(images) else knowing
-    views = torch.cat([images, edited, attacker.noise(images[:quarter]), attacked])
-    targets = torch.cat([images, edited, images[:quarter], images])
+    views = torch.cat([images, attacker.noise(images[:quarter]), edited, attacked])
+    targets = torch.cat([images, images[:quarter], edited, images])
     return views, targets, torch.arange(3, device=images.device).eq(2).long().repeat_interleave(len(images))
 
 
@@ -152,7 +159,7 @@ def train_detectors(
     pool = feature_tensor(extractor, photos)
     attacker = OnlineAttacks(extractor, pool, cfg.epsilons, attack_cfg.attack_steps, generator, kinds)
     trainers = {name: Trainer(detector, cfg.learning_rate, steps) for name, detector in detectors.items()}
-    rows, history = [], []
+    rows, history = [], Losses()
     for step in progress(range(steps), "detectors"):
         images, rows = next_batch(photos, rows, cfg.batch_size, generator)
         with torch.no_grad(), mixed_precision(images):
@@ -160,16 +167,16 @@ def train_detectors(
             views, _, labels = labelled_batch(images, clean_features, attacker, image_filter)
             filtered = image_filter(views)
             evidence = (views, filtered, extractor(views).float(), extractor(filtered).float())
-        losses = {"step": step}
+        losses = {}
         for name, detector in detectors.items():
             with mixed_precision(images):
-                loss = detector_loss(detector, evidence, labels, cfg.temperature, name == "contrastive")
+                loss = detector_loss(detector, evidence, labels, cfg, name == "contrastive")
             trainers[name].step(loss, step)
-            losses[name] = loss.item()
-        history.append(losses)
+            losses[name] = loss
+        history.note(losses, step=step)
     for trainer in trainers.values():
         trainer.finish()
-    return pd.DataFrame(history)
+    return pd.DataFrame(history.rows())
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors import SafetensorError
 
-from vars_core import paths, runtime
+from vars_core import paths, pretrained, runtime
 from vars_core.data import photos
 from vars_core.detection import defence_files
 from vars_core.detection.calibration import CalibrationError
@@ -258,7 +258,7 @@ def _run(folder: Path, out: Path, options) -> int:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if not folder.is_dir():
         raise ScreenError(f"{folder}: no such folder" + (", it is a file" if folder.is_file() else ""))
-    base = options.defence or paths.read_from("models/defence") / "contrastive"
+    base = options.defence or pretrained.defence_of_photos()
     extractor = options.extractor or base.resolve().parent.parent / "recommender" / "extractor.safetensors"
     if not (options.extractor or options.defence or extractor.is_file()):
         # notebook 5 was run by hand after the pipeline's 2: the defence is in scratch, the extractor isn't

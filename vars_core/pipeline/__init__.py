@@ -11,6 +11,7 @@ In reading order:
     stages     what dvc.yaml declares
     check      `vars check`: what is stale, in seconds, without DVC's cache
     compare    `vars compare`: a run's headline numbers beside the committed ones and their intervals
+    kept       which run the models of pretrained/ come from, and whether it is still the committed one
     lock       one run at a time in a folder
     faults     a full disk, a dead kernel, a folder that can't be written, in a line
     kernels    a process for each notebook, forked from one that has done the imports

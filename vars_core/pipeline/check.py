@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vars_core import param_file, paths
 from vars_core.errors import InputError
-from vars_core.pipeline import notebooks, readme, stages, timings
+from vars_core.pipeline import kept, notebooks, readme, stages, timings
 
 EMPTY = "d751713988987e9331980363e24189ce.dir"  # DVC's hash of an empty folder, which git doesn't hold
 REPORTED = ("figures", "metrics", "notebooks", "tables")
@@ -29,7 +29,7 @@ def problems(root: Path) -> list[str]:
     found += [f"{name}: in dvc.lock, not in dvc.yaml" for name in locked if name not in {s.name for s in declared}]
     ran = [stage for stage in declared if stage.name in locked]
     found += [f"{stage}: {problem}" for stage, problem in (*_changed(ran, locked, root), *_made_anew(ran, locked))]
-    found += _strays(declared, root)
+    found += _strays(declared, root) + kept.old(root)
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         if path.read_text(encoding="utf-8") != notebooks.text(notebooks.stripped(notebooks.read(path))):
             found.append(f"notebooks/{path.name}: not stripped; run `make strip`")
@@ -95,12 +95,10 @@ def _strays(declared: list[stages.Stage], root: Path) -> list[str]:
 
 
 def _readme(root: Path) -> list[str]:
-    path = root / "README.md"
-    if not path.is_file():
+    if not (root / "README.md").is_file():
         return ["README.md is missing"]
-    text = path.read_text(encoding="utf-8")
     try:
-        return [] if readme.regenerated(text, root) == text else ["README.md: its tables are old; run `make readme`"]
+        return [f"{p.relative_to(root)}: its tables are old; run `make readme`" for p in readme.old_pages(root)]
     except ValueError as error:
         return [str(error)]
 

@@ -3,10 +3,13 @@
 python -m vars_core.pipeline.notebooks strip notebooks/*.ipynb            # in place
 python -m vars_core.pipeline.notebooks strip --check notebooks/*.ipynb    # exit 1 when one isn't stripped
 python -m vars_core.pipeline.notebooks student notebooks/*.ipynb --to scratch/student
+python -m vars_core.pipeline.notebooks lab notebooks/*.ipynb --to scratch/lab    # copies to work on
 """
 
 import argparse
 import ast
+import hashlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -33,6 +36,16 @@ def read(path: Path) -> NotebookNode:
 def text(notebook: NotebookNode) -> str:
     """The notebook's file content: one way to write the same notebook."""
     return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
+
+
+def deeper(notebook: NotebookNode) -> NotebookNode:
+    """A copy whose links to files outside notebooks/ hold in a folder that lies one deeper, such as reports/notebooks
+    and scratch/lab."""
+    copy = nbformat.from_dict(notebook)
+    for cell in copy.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../")
+    return copy
 
 
 def stripped(notebook: NotebookNode) -> NotebookNode:
@@ -156,6 +169,35 @@ def _strip(files: list[Path], check: bool) -> int:
     return 1 if check and stale else 0
 
 
+def _to_work_on(files: list[Path], folder: Path) -> None:
+    """Copy `files` to `folder`, where people run and edit them: JupyterLab saves by itself, and sources must stay as
+    they are. A copy that somebody edited is kept, also when its source has changed since, which is said."""
+    record = folder / ".copied.json"  # the hash of each source as it was copied
+    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    for path in files:
+        source, target = text(deeper(stripped(read(path)))), folder / path.name
+        digest = _hash(source)
+        if target.is_file() and known.get(path.name) == digest:
+            continue  # as new as it can be, edited or not
+        if target.is_file() and _hash_of_copy(target) not in (known.get(path.name), digest):
+            print(f"{target} was edited and is kept; {path} has changed since it was copied: move yours to get it")
+            continue
+        paths.write(target, source)
+        known[path.name] = digest
+    paths.write(record, json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def _hash_of_copy(path: Path) -> str:
+    try:
+        return _hash(text(stripped(read(path))))
+    except ValueError:  # edited out of shape: none that is known
+        return ""
+
+
+def _hash(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m vars_core.pipeline.notebooks", description=__doc__.splitlines()[0]
@@ -164,15 +206,20 @@ def main(arguments: list[str] | None = None) -> int:
     strip = commands.add_parser("strip", help="remove outputs, in place")
     strip.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file would change")
     copies = commands.add_parser("student", help="copies without solutions")
-    copies.add_argument("--to", type=Path, required=True, help="folder of the copies")
-    for command in (strip, copies):
+    lab = commands.add_parser("lab", help="copies to work on; those that were edited are kept")
+    for command in (copies, lab):
+        command.add_argument("--to", type=Path, required=True, help="folder of the copies")
+    for command in (strip, copies, lab):
         command.add_argument("files", nargs="+", type=Path)
     options = parser.parse_args(arguments)
     try:
         if options.command == "strip":
             return _strip(options.files, options.check)
+        if options.command == "lab":
+            _to_work_on(options.files, options.to)
+            return 0
         for path in options.files:
-            paths.write(options.to / path.name, text(student(read(path))))
+            paths.write(options.to / path.name, text(deeper(student(read(path)))))
             print(options.to / path.name)
     except (OSError, ValueError) as error:
         print(f"{error}", file=sys.stderr)

@@ -1,17 +1,20 @@
-"""The README's tables, regenerated from the reports: `python -m vars_core.pipeline.readme [--timings]`.
+"""The tables of README.md, reports/README.md and docs/times.md, regenerated from the reports:
+`python -m vars_core.pipeline.readme [--timings]`.
 
-A block stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; NAME is notebooks, times or catalogues.
+A block stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; NAME is one of BLOCKS.
 """
 
 import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from vars_core import param_file, paths
 from vars_core.pipeline import timings
 
+PAGES = ("README.md", "reports/README.md", "docs/times.md")
 ABSENT = "–"
 BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
 
@@ -82,19 +85,70 @@ HEADLINES = [  # row title, metrics file, keys
 ]
 
 
-def regenerated(text: str, root: Path) -> str:
-    """`text` with its blocks as the reports have them now. Raises ValueError for a block of another name."""
+LISTS = [  # row of the README's first table: title, metrics file, keys; at ε = 4, which nobody sees
+    ("untouched photos", "03_attacks", ["exposure@20", "none"]),
+    ("attacked, no defence", "07_adaptive", ["T2", "none", "exposure@20", SUBTLE]),
+    ("filter and detector, the seller does not know them", "07_adaptive", ["T0", "both", "asr@1", SUBTLE]),
+    ("… the seller knows both", "07_adaptive", ["T3", "both", "asr@1", SUBTLE]),
+    (
+        "behind noise, the seller knows everything but the draws",
+        "07_adaptive",
+        ["T2", "randomised", "exposure@20", SUBTLE],
+    ),
+]
+
+
+def regenerated(text: str, root: Path, page: str = "README.md") -> str:
+    """`text` of `page`, with its blocks as the reports have them now. Raises ValueError for other blocks."""
 
     def block(match: re.Match) -> str:
         name = match["name"]
         if name not in BLOCKS:
-            raise ValueError(f"README.md: no block is called {name}; known: {', '.join(BLOCKS)}")
-        return f"{match[1]}\n{BLOCKS[name](root)}\n\n{match[3]}"
+            raise ValueError(f"{page}: no block is called {name}; known: {', '.join(BLOCKS)}")
+        return f"{match[1]}\n{BLOCKS[name](root, '../' * page.count('/'))}\n\n{match[3]}"
 
     return BLOCK.sub(block, text)
 
 
-def notebook_table(root: Path) -> str:
+def old_pages(root: Path) -> dict[Path, str]:
+    """Each of PAGES whose tables are old → its text as it should be. Raises OSError without README.md."""
+    found = {}
+    for name in PAGES:
+        path = root / name
+        if name == PAGES[0] or path.is_file():
+            text = path.read_text(encoding="utf-8")
+            new = regenerated(text, root, name)
+            if new != text:
+                found[path] = new
+    return found
+
+
+def lists_table(root: Path, up: str = "") -> str:
+    """What share of lists attacked items reach, by what defends and what the seller knows, a column per catalogue."""
+    metrics = {head: found for head, _, found in _catalogues(root, up)}
+    rows = [
+        [title, *(_per_cent(_value(found.get(file, {}), keys)) for found in metrics.values())]
+        for title, file, keys in LISTS
+    ]
+    promised = [_promise(found.get("08_certificate", {})) for found in metrics.values()]
+    costs = [
+        _per_cent(_value(found.get("08_certificate", {}), [CALM, "mean_rule_ndcg_loss"]))
+        for found in metrics.values()
+    ]
+    rows += [["no attack whatsoever exceeds, at ±1 and ±4", *promised], ["NDCG@20 that the noise costs", *costs]]
+    return _table(["share of top-20 lists, photos changed by at most ±4 of 255", *metrics], rows)
+
+
+def _promise(found: dict) -> str:
+    bounds = [_per_cent(_value(found, ["certified_exposure", epsilon])) for epsilon in ("1", "4")]
+    return ABSENT if bounds == [ABSENT, ABSENT] else " and ".join(bounds)
+
+
+def _per_cent(value) -> str:
+    return ABSENT if value is None else f"{100 * value:.2g} %" if abs(value) < 0.1 else f"{100 * value:.0f} %"
+
+
+def notebook_table(root: Path, up: str = "") -> str:
     """Question, answer and executed copy of each notebook that has an answer."""
     rows = []
     for path in sorted((root / "notebooks").glob("0*.ipynb")):
@@ -103,16 +157,16 @@ def notebook_table(root: Path) -> str:
         number, name = path.stem.split("_", 1)
         rows.append(
             [
-                f"[{int(number)} · {name}](notebooks/{path.name})",
+                f"[{int(number)} · {name}]({up}notebooks/{path.name})",
                 answer.get("question", ABSENT),
                 answer.get("answer", ABSENT),
-                f"[executed](reports/notebooks/{path.name})",
+                f"[executed]({up}reports/notebooks/{path.name})",
             ]
         )
     return _table(["notebook", "question", "answer", "with outputs"], rows)
 
 
-def time_table(root: Path) -> str:
+def time_table(root: Path, up: str = "") -> str:
     """Minutes per stage, a column per profile and machine."""
     entries = timings.read(root / "reports" / "timings.json")
     if not entries:
@@ -124,22 +178,32 @@ def time_table(root: Path) -> str:
     return _table(["minutes", *heads], rows)
 
 
-def catalogue_table(root: Path) -> str:
+def catalogue_table(root: Path, up: str = "") -> str:
     """The headline numbers of the synthetic catalogue beside those of every published one, each with its profile."""
-    columns, profiles = {"synthetic": root / "reports" / "metrics"}, [_profile(root)]
+    known = list(_catalogues(root, up))
+    rows = [
+        [title, *(_number(_value(found.get(file, {}), keys)) for *_, found in known)]
+        for title, file, keys in HEADLINES
+    ]
+    return _table(["", *(head for head, *_ in known)], [["profile", *(profile for _, profile, _ in known)], *rows])
+
+
+def _catalogues(root: Path, up: str) -> Iterator[tuple[str, str, dict]]:
+    """Column head, profile and metrics by notebook of the pipeline's own run and of every published one."""
+    own = timings.profile(param_file.read(root / "params.yaml"), root / "profiles")
+    yield "synthetic", own, _metrics(root / "reports" / "metrics")
     for run in sorted((root / "reports" / "catalogues").glob("*/run.json")):
         folder, about = run.parent, _json(run)
-        head = f"[{folder.name}](reports/catalogues/{folder.name})"
-        columns[head + ", simulated feedback" * bool(about.get("simulated"))] = folder / "metrics"
-        profiles.append(about.get("profile", ABSENT))
-    metrics = {head: {p.stem: _json(p) for p in m.glob("*.json")} for head, m in columns.items()}
-    rows = [
-        [title, *(_number(metrics[head].get(file, {}), keys) for head in columns)] for title, file, keys in HEADLINES
-    ]
-    return _table(["", *columns], [["profile", *profiles], *rows])
+        head = f"[{folder.name}]({up}reports/catalogues/{folder.name})"
+        simulated = ", simulated feedback" * bool(about.get("simulated"))
+        yield head + simulated, about.get("profile", ABSENT), _metrics(folder / "metrics")
 
 
-BLOCKS = {"notebooks": notebook_table, "times": time_table, "catalogues": catalogue_table}
+def _metrics(folder: Path) -> dict:
+    return {path.stem: _json(path) for path in folder.glob("*.json")}
+
+
+BLOCKS = {"lists": lists_table, "notebooks": notebook_table, "times": time_table, "catalogues": catalogue_table}
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -147,11 +211,6 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in r) + " |" for r in lines
     )
-
-
-def _profile(root: Path) -> str:
-    """That of the pipeline's own run."""
-    return timings.profile(param_file.read(root / "params.yaml"), root / "profiles")
 
 
 def _json(path: Path) -> dict:
@@ -165,13 +224,15 @@ def _minutes(seconds: float | None) -> str:
     return ABSENT if seconds is None else f"{seconds / 60:.1f}"
 
 
-def _number(metrics: dict, keys: list[str]) -> str:
+def _value(metrics: dict, keys: list[str]):
     value = metrics
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
-    if value is None or isinstance(value, dict):
-        return ABSENT
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return None if isinstance(value, dict) else value
+
+
+def _number(value) -> str:
+    return ABSENT if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -181,16 +242,14 @@ def main(arguments: list[str] | None = None) -> int:
     root = paths.root()
     if options.timings:
         timings.publish(root)
-    path = root / "README.md"
     try:
-        old = path.read_text(encoding="utf-8")
-        new = regenerated(old, root)
+        old = old_pages(root)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    if new != old:
+    for path, new in old.items():
         paths.write(path, new)
-        print("README.md: tables regenerated")
+        print(f"{path.relative_to(root)}: tables regenerated")
     return 0
 
 

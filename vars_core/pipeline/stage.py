@@ -142,7 +142,7 @@ def _publish(name: str, staging: Path, root: Path, workspace: Path) -> None:
         if path.is_file() and not any(inside == o or inside.startswith(o + "/") for o in ours):
             raise StageError(f"{name} wrote reports/{inside}; a notebook reports under its own name only")
     places = {str(new): "reports", str(staging / "artefacts"): ".", str(workspace): ".", str(root): "."}
-    executed = notebooks.canonical(notebooks.read(staging / "running.ipynb"), places)
+    executed = notebooks.deeper(notebooks.canonical(notebooks.read(staging / "running.ipynb"), places))
     (new / "notebooks").mkdir(parents=True)
     pairs = [(paths.write(new / "notebooks" / f"{name}.ipynb", notebooks.text(executed)), "notebooks")]
     for kind in REPORTS:

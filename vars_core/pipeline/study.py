@@ -133,15 +133,14 @@ def _outside(values: dict) -> dict:
     """Fingerprints of what lies outside, the catalogue's folder and the weights: by content, dates don't count."""
     data, recommender = values["data"], values["recommender"]
     given = weights.file_of(recommender["extractor"], recommender["pretrained"])
-    tastes = weights.file_of(data["taste_extractor"], data["taste_weights"])
-    other = weights.file_of(values["attacks"]["other_extractor"], values["attacks"]["other_pretrained"])
-    files = {"data": [Path(data["path"])] if data["path"] else [], "recommender": [given] if given else []}
-    files["attacks"] = [other] if other else []
-    if tastes:
-        files["data"].append(tastes)
+    tastes = weights.file_of(data["taste_extractor"], data["taste_weights"], "data.taste_weights")
+    attacks = values["attacks"]
+    other = weights.file_of(attacks["other_extractor"], attacks["other_pretrained"], "attacks.other_pretrained")
+    folder = paths.root() / Path(data["path"]).expanduser() if data["path"] else None
+    files = {"data": [folder, tastes], "recommender": [given], "attacks": [other]}
+    named = {section: [path for path in several if path] for section, several in files.items()}
     # what is missing, the stage names
-    found = {section: [paths.root() / path.expanduser() for path in several] for section, several in files.items()}
-    return {section: [_sha256(p) for p in several if p.exists()] for section, several in found.items() if several}
+    return {section: [_sha256(p) for p in several if p.exists()] for section, several in named.items() if several}
 
 
 def _state(work: Path) -> dict:

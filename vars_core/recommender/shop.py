@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vars_core import paths
+from vars_core import paths, pretrained
 from vars_core.data import arrays, catalogue, split
 from vars_core.extractor import Extractor, extract
 from vars_core.recommender import accuracy_metrics, attack_metrics, ranking
@@ -40,13 +40,13 @@ class Shop:
         """The shop that notebooks 1 and 2 built, with the VBPR of the first seed."""
         folder = paths.read_from("data/prepared")
         goods, parts = catalogue.load(folder), split.load(folder / "split.npz")
-        models = paths.read_from("models/recommender")
+        models = pretrained.read_from("models/recommender")
         recommender = VBPR.load(models / f"vbpr-{seed}.safetensors", goods.fingerprint)
         if not 1 <= recommender_cfg.k <= len(goods.items):
             raise ValueError(f"recommender.k = {recommender_cfg.k} does not fit {len(goods.items)} items")
         known, reporting = split.attacker_users(len(goods.user_ids), attacks_cfg.attacker_users, seed)
-        features = arrays.load(models / "features.npy")
-        extractor = Extractor.load(models / "extractor.safetensors")
+        extractor, kept = Extractor.load(models / "extractor.safetensors"), models / "features.npy"
+        features = arrays.load(kept) if kept.is_file() else extract(extractor, goods.photos)  # pretrained/ has none
         return cls(goods, parts, extractor, recommender.to(device()), features, known, reporting, recommender_cfg.k)
 
     def with_filter(self, image_filter: nn.Module) -> "Shop":

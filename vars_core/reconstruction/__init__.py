@@ -5,7 +5,9 @@ In reading order:
 
     filters             the global vision transformer, its gate, and rivals of equal cost
     training            its loss, and training against attacks made as it learns
+    trainer             one model under training: optimiser, rate, mean of its last weights, losses by step
     online_attacks      what training sees: attacks, noise and honest edits, drawn anew for every batch
+    starting            filters that start from what an earlier run learned
     classics            filters that need no training: JPEG, bit depth, median, blur, total variation
     serving             photos behind noise: what f and a filter make of them under several draws
     recovery            what a filter gives back, and what it costs on clean photos

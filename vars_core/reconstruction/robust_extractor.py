@@ -12,7 +12,8 @@ import torch
 from vars_core.attacks.engine import linf
 from vars_core.attacks.objectives import untargeted
 from vars_core.extractor import Extractor
-from vars_core.reconstruction.training import learning_rate_factor, next_batch
+from vars_core.reconstruction.trainer import learning_rate_factor
+from vars_core.reconstruction.training import next_batch
 from vars_core.runtime import device, mixed_precision, progress
 
 

@@ -46,14 +46,18 @@ def mean_features(
     return np.concatenate(seen)
 
 
+def served_features(shop: Shop, image_filter: nn.Module, sigma: float, seed: int, draws: int = DRAWS) -> np.ndarray:
+    """`mean_features` of `shop`'s whole catalogue (I, D), that a recommender learns from and lists are made with."""
+    source = generator(seed, "what is served", sigma)
+    return mean_features(shop.extractor, image_filter, sigma, shop.catalogue.photos, draws if sigma else 1, source)
+
+
 def retrained(shop: Shop, image_filter: nn.Module, sigma: float, cfg, seed: int, draws: int = DRAWS) -> Shop:
     """`shop` with a VBPR that was trained on what it serves: the mean features over `draws` draws (without noise one
     is enough). A recommender that learned from raw photos loses more behind noise than one that learned behind it.
 
     `cfg` is `params.Recommender`."""
-    draws = draws if sigma else 1
-    source = generator(seed, "what is served", sigma)
-    features = mean_features(shop.extractor, image_filter, sigma, shop.catalogue.photos, draws, source)
+    features = served_features(shop, image_filter, sigma, seed, draws)
     model = VBPR().fit(shop.split, features, cfg, seed).to(device())
     return replace(shop, recommender=model, features=features)
 

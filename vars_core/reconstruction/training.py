@@ -1,6 +1,5 @@
 """Training filters against perturbations that are made as they learn."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,11 +9,11 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vars_core.checkpoint import Checkpoint, fingerprint, optimiser_tensors, part, prefixed, restore_optimiser
+from vars_core.checkpoint import Checkpoint, fingerprint
 from vars_core.extractor import batches, to_images
-from vars_core.reconstruction.online_attacks import OnlineAttacks, augment
+from vars_core.reconstruction.online_attacks import ON_EXTRACTOR, OnlineAttacks, augment
+from vars_core.reconstruction.trainer import Losses, Trainer
 from vars_core.runtime import device, mixed_precision, progress
 
 # of what a filter learns from; with an eighth of clean photos the gate knows them less well
@@ -103,7 +102,8 @@ def train_filters(
     step."""
     extractor = next(iter(arms.values()))[1].extractor
     noted = _checkpoint(checkpoint, arms, photos, cfg, (steps, adaptive_shares), generator)
-    attacker = OnlineAttacks(extractor, feature_tensor(extractor, photos), cfg.epsilons, cfg.attack_steps, generator)
+    pool = feature_tensor(extractor, photos)
+    attacker = OnlineAttacks(extractor, pool, cfg.epsilons, cfg.attack_steps, generator, ON_EXTRACTOR)
     # a mirrored or shifted perturbation is no attack any more: photos attacked beforehand come as they are
     paired = None if fixed_attacks is None else np.concatenate([photos, fixed_attacks], axis=3)
 
@@ -182,7 +182,7 @@ def _learn(arms, batch, cfg, steps: int, generator, noted: Checkpoint | None, ki
     """Take `steps` steps with each arm, on what `batch` makes of the rows left of an epoch."""
     trainers = {name: Trainer(model, cfg.learning_rate, steps) for name, (model, _) in arms.items()}
     rows, history = _resumed(noted, trainers, generator)
-    for step in progress(range(len(history) // len(arms), steps), f"{kind} {', '.join(arms)}"):
+    for step in progress(range(history.count // len(arms), steps), f"{kind} {', '.join(arms)}"):
         seen, rows = batch(rows)
         for name, (model, loss) in arms.items():
             view = seen.view(name)
@@ -191,13 +191,13 @@ def _learn(arms, batch, cfg, steps: int, generator, noted: Checkpoint | None, ki
                 terms = loss(filtered, seen.images, seen.clean_features, seen.perturbed)
                 terms |= {"gate": loss.gate(logit, seen.perturbed, seen.attacked)}
             trainers[name].step(sum(terms.values()), step)
-            history.append({"arm": name, "step": step, **{term: value.item() for term, value in terms.items()}})
+            history.note(terms, arm=name, step=step)
         if noted and (noted.due() or step == steps - 1):
             tensors = {k: v for name, trainer in trainers.items() for k, v in trainer.tensors(name).items()}
-            noted.save({"history": history, "rows": rows}, tensors | {"generator": generator.get_state()})
+            noted.save({"history": history.rows(), "rows": rows}, tensors | {"generator": generator.get_state()})
     for trainer in trainers.values():
         trainer.finish()
-    return pd.DataFrame(history)
+    return pd.DataFrame(history.rows())
 
 
 def _checkpoint(path, arms, photos, cfg, plan: tuple, generator) -> Checkpoint | None:
@@ -217,58 +217,16 @@ def _weights(loss: FilterLoss) -> list[float]:
     return [getattr(loss, field.name) for field in fields(loss) if field.name.endswith("_weight")]
 
 
-def _resumed(noted, trainers, generator) -> tuple[list[int], list[dict]]:
+def _resumed(noted, trainers, generator) -> tuple[list[int], Losses]:
     """The photos left of the epoch under way, and the history so far; trainers and generator put back there."""
     found = noted.load() if noted else None
     if found is None:
-        return [], []
+        return [], Losses()
     notes, tensors = found
     for name, trainer in trainers.items():
         trainer.load(name, tensors)
     generator.set_state(tensors["generator"])
-    return notes["rows"], notes["history"]
-
-
-class Trainer:
-    """A model under training: AdamW, a rate that warms up and falls as a cosine, and the mean of its last weights."""
-
-    def __init__(self, model: nn.Module, rate: float, steps: int):
-        self.model, self.rate, self.steps = model, rate, steps
-        model.to(device(), memory_format=torch.channels_last).train().requires_grad_(True)
-        self.optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01)
-        # the mean reaches back over a thirtieth of the training, where the rate is low anyway
-        self.mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, steps / 30)))
-
-    def step(self, loss: torch.Tensor, step: int) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * learning_rate_factor((step + 0.5) / self.steps)
-        self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        self.mean.update_parameters(self.model)
-
-    def tensors(self, name: str) -> dict[str, torch.Tensor]:
-        """All that a checkpoint needs of the training, under `name`."""
-        parts = prefixed("model/", self.model.state_dict()) | prefixed("mean/", self.mean.state_dict())
-        return prefixed(f"{name}/", parts | prefixed("adam/", optimiser_tensors(self.optimiser)))
-
-    def load(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        """Take back what `tensors` gave."""
-        own = part(f"{name}/", tensors)
-        self.model.load_state_dict(part("model/", own))
-        self.mean.load_state_dict(part("mean/", own))
-        restore_optimiser(self.optimiser, part("adam/", own))
-
-    def finish(self) -> None:
-        """The running mean becomes the model, frozen."""
-        self.model.load_state_dict(self.mean.module.state_dict())
-        self.model.eval().requires_grad_(False)
-
-
-def learning_rate_factor(part: float) -> float:
-    """The learning rate at `part` (0 to 1) of the training, relative to its peak: up in a tenth, down as a cosine."""
-    return 0.1 + 9 * part if part < 0.1 else 0.5 + 0.5 * math.cos(math.pi * (part - 0.1) / 0.9)
+    return notes["rows"], Losses(notes["history"])
 
 
 def feature_tensor(extractor: nn.Module, photos: np.ndarray) -> torch.Tensor:
