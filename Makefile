@@ -17,7 +17,7 @@ override WITH := $(value WITH)
 override OPTIONS := $(value OPTIONS)
 export NAME DATA WEIGHTS EXTRACTOR PROFILE SET RUN WITH OPTIONS
 
-.PHONY: help env repro test fuzz smoke lab check compare lint strip profile weights lock readme timings catalogue student peers site \
+.PHONY: help env repro test fuzz class smoke lab check compare lint strip profile weights lock readme timings catalogue student peers site \
   clean
 .DEFAULT_GOAL := help
 
@@ -46,6 +46,9 @@ peers: env  ## parity with ART's and torchattacks' attacks, installed apart, in 
 	$(UV) pip install --quiet --python $(PY) --no-deps --target scratch/peers $(PEERS)
 	@PYTHONPATH=scratch/peers $(PY) -c 'import art, torchattacks'  # else the tests would be skipped
 	PYTHONPATH=scratch/peers $(PY) -m pytest -n 0 -rs tests/attacks/test_peers.py
+
+class: env  ## the notebooks with the values of a lesson, and whether the story can be seen: make class [WHOLE=yes]
+	$(PY) -m pytest -m lesson -n 0 -rs tests/test_class.py $(if $(WHOLE),--whole)
 
 smoke: env  ## all notebooks on a toy catalogue, in a temporary folder
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m vars_core study smoke --profile smoke --work "$$work"

@@ -120,6 +120,15 @@ def number(value: float | None, spec: str) -> str:
     return ABSENT if value is None or not math.isfinite(value) else format(value, spec)
 
 
+def signed(share: float | None) -> str:
+    """A change as a per cent with its sign and two digits: "+0.34 %", "-12 %"; "±0 %" where it rounds to nothing, "–"
+    where a run cannot give it."""
+    if share is None or not math.isfinite(share):
+        return ABSENT
+    per_cent = round_significant(100 * float(share), 2)
+    return "±0 %" if abs(per_cent) < 0.001 else f"{per_cent:+g} %"
+
+
 def count(n: int, thing: str) -> str:
     """ "1 seed", "3 seeds", "1,823 photos": a number with the thing it counts."""
     return f"{n:,} {thing}" + ("" if n == 1 else "s")
