@@ -67,8 +67,8 @@ def test_the_committed_notebooks_read_well(path):
     ("text", "count"),
     [
         ("falls by -0.0% here", 1), ("by +0% of", 1), ("-0.4% [-0.5%, +0.0%]", 1), ("nan of 1,000", 1),
-        ("is inf.", 1), ("changes by 0.000 with", 1), ("Over 1 trainings", 1), ("1 steps: 2", 1), ("0.0% flagged", 0), ("±0 %", 0),
-        ("11 trainings, 0.0004, information", 0), ("0.00% of", 0), ("-0.05%", 0),
+        ("is inf.", 1), ("changes by 0.000 with", 1), ("Over 1 trainings", 1), ("1 steps: 2", 1),
+        ("0.0% flagged", 0), ("±0 %", 0), ("11 trainings, 0.0004, information", 0), ("0.00% of", 0), ("-0.05%", 0),
         ("At ε = 8 it is 3, at ε = 8 4, at ε = 8", 1),
     ],
 )  # fmt: skip

@@ -69,6 +69,25 @@ def table(df: pd.DataFrame, name: str, caption: str):
     label = "tab:" + name.replace("/", ":")
     latex = text.to_latex(index=False, escape=True, caption=caption.translate(_TEX), label=label)
     paths.write(base.with_name(base.name + ".tex"), latex)
+    return _styled(text, name, caption)
+
+
+def intervals(df: pd.DataFrame, rows: str, columns: str, caption: str, *, value: str = "value", label=str):
+    """A tidy table's values with their intervals, "0.236 [0.219, 0.254]", a line for each of its `rows` and a column
+    for each of its `columns`, in the order of the table: styled for display, and not written.
+
+    `df` has columns `ci_low` and `ci_high` beside `value`; `label` makes a line's name of what stands in `rows`."""
+    cells = df[[value, "ci_low", "ci_high"]].map(_rounded).map(_shown)
+    text = cells[value] + " [" + cells["ci_low"] + ", " + cells["ci_high"] + "]"
+    wide = df.assign(**{value: text.where(df["ci_low"].notna(), cells[value])}).pivot(
+        index=rows, columns=columns, values=value
+    )
+    wide = wide.reindex(index=df[rows].unique(), columns=df[columns].unique()).fillna(ABSENT)
+    wide = wide.rename(index=label).rename_axis(columns=None).reset_index()
+    return _styled(wide.rename(columns=one_line).map(one_line), f"{caption} {rows} {columns}", captioned(caption))
+
+
+def _styled(text: pd.DataFrame, name: str, caption: str):
     # The default uuid is random and would change the executed notebook on every run.
     uuid = hashlib.sha256(name.encode()).hexdigest()[:8]
     styled = text.style.format(escape="html").format_index(escape="html", axis="columns").hide(axis="index")
