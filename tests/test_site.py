@@ -153,7 +153,8 @@ def test_the_explorer_reacts(built, browser):
     page.wait_for_selector("#explorer canvas")
     text = lambda: page.inner_text("#explorer")  # noqa: E731
     assert (
-        "In 50.00 % of the lists; untouched in 1.00 %" in text() and "Flagged: the detector's score is 3.00" in text()
+        "In 50.00 % of the lists; untouched in 1.00 %" in text()
+        and "A detector would flag it: its score is 3.00" in text()
     )
     listed = "[...document.querySelectorAll('#explorer ol')].map(l => [...l.children].map(c => c.className || '-'))"
     assert page.evaluate(listed) == [["-", "-", "-"], ["-", "ours", "-"]]

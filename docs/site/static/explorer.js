@@ -82,8 +82,9 @@
     const box = document.createElement("div");
     const share = (value) => `${(100 * value).toFixed(2)} %`, score = found ? found.score : one.score;
     const line = make("p", box, `In ${share(after[0])} of the lists; untouched in ${share(before[0])}. `);
-    make("span", line, score > data.threshold ? "Flagged" : "Not flagged", { class: score > data.threshold ? "flagged" : "free" });
-    line.append(`: the detector's score is ${score.toFixed(2)}, the threshold ${data.threshold.toFixed(2)}.`);
+    const above = score > data.threshold, would = defence.value === "none" ? "A detector would" + (above ? " flag it" : " not flag it") : above ? "Flagged" : "Not flagged";
+    make("span", line, would, { class: above ? "flagged" : "free" });
+    line.append(`: its score is ${score.toFixed(2)}, and the threshold ${data.threshold.toFixed(2)}.`);
     if (knows.checked && !knows.disabled && knower === "none" && e > 0) make("p", box, "(No photo was made for this goal by a seller who knows that; what is shown was made without.)");
     const photos = make("div", box, null, { class: "photos" });
     draw(photos, "its own photo", combined(photo, null, (x) => x));
