@@ -42,7 +42,8 @@ def collect(
     return {
         "threshold": _short(defence.threshold(defence.operating_rate)), "rate": defence.operating_rate, "k": shop.k,
         "simulated": bool(shop.catalogue.simulated), "defences": list(places), "gain": GAIN,
-        "goals": list(dict.fromkeys(goal for goal, *_ in made)), "epsilons": sorted({epsilon for *_, epsilon in made}),
+        "goals": list(dict.fromkeys(goal for goal, *_ in made)),
+        "epsilons": sorted({epsilon for *_, epsilon in made}),
         "thumbnails": {str(item): _encoded(shop.photos([item])[0], "JPEG", quality=85) for item in known},
         "categories": {str(item): str(names["category"].iloc[item]) for item in known},
         "items": [

@@ -122,8 +122,10 @@ def _tidied(notebook: NotebookNode) -> NotebookNode:
     used = set()
     for number, cell in enumerate(copy.cells):
         kept = tags(cell)
+        if "injected-parameters" in kept and FOLDED not in kept:
+            kept = [*kept, FOLDED]
         metadata = {"tags": list(kept)} if kept else {}
-        if {FOLDED, "injected-parameters"} & set(kept):
+        if FOLDED in kept:
             metadata["jupyter"] = {"source_hidden": True}
         cell.metadata = nbformat.from_dict(metadata)
         cell.pop("attachments", None)

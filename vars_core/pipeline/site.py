@@ -20,6 +20,7 @@ PAGES = (
     "benchmarks/README.md", "data/README.md", "pretrained/*/README.md",
 )  # fmt: skip
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(<?([^)\s>]+)>?\)")
+SITE = Path("docs/site")
 EXPLORER = "reports/tables/00_one_photo/explorer.json"
 LARGEST = 2**20  # bytes of a file that a page links to
 
@@ -27,7 +28,7 @@ LARGEST = 2**20  # bytes of a file that a page links to
 def lay_out(root: Path, target: Path) -> None:
     """Fill the folder `target` anew with the site's sources."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(root / "docs" / "site", target)
+    shutil.copytree(root / SITE, target)
     for page in target.glob("*.md"):
         paths.write(page, _linked(page.read_text(encoding="utf-8"), Path(), root, target))
     shown = [path for pattern in PAGES for path in sorted(root.glob(pattern))]
@@ -67,9 +68,11 @@ def _linked(text: str, folder: Path, root: Path, target: Path) -> str:
             place = Path("reports/notebooks") / place.name
         if place == Path("README.md"):
             place = Path("index.md")
+        elif place.is_relative_to(SITE):
+            place = place.relative_to(SITE)
         elif path.is_dir() and (path / "README.md").is_file():
             place = place / "README.md"
-        page = place.suffix == ".ipynb" or place.name == "index.md" or any(place.match(p) for p in PAGES)
+        page = place.suffix == ".ipynb" or any(place.match(p) for p in PAGES) or (root / SITE / place).is_file()
         if not page:
             if not path.is_file() or path.stat().st_size > LARGEST or path.suffix in (".py", ".yaml", ".toml"):
                 return words
