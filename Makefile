@@ -17,7 +17,7 @@ override WITH := $(value WITH)
 override OPTIONS := $(value OPTIONS)
 export NAME DATA WEIGHTS EXTRACTOR PROFILE SET RUN WITH OPTIONS
 
-.PHONY: help env repro test fuzz class smoke lab check compare lint strip profile weights lock readme timings catalogue student peers site \
+.PHONY: help env repro test fuzz class smoke lab check compare lint strip profile weights lock readme timings catalogue student peers site slides \
   clean
 .DEFAULT_GOAL := help
 
@@ -96,6 +96,12 @@ site: env  ## the site, in scratch/site/html: notebooks, results, pages, the cod
 	@$(PY) -m vars_core.pipeline.site scratch/site/source
 	$(PY) -m sphinx -q -b html scratch/site/source scratch/site/html
 	@echo "Open scratch/site/html/index.html in a browser."
+
+slides: env  ## slides for each session of the course, in scratch/slides/html
+	@$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements-site.txt
+	@$(PY) -m vars_core.pipeline.slides scratch/slides/source
+	$(PY) -m sphinx -q -b revealjs scratch/slides/source scratch/slides/html
+	@echo "Open scratch/slides/html/session0.html in a browser; arrow keys turn the slides."
 
 readme: env  ## the README's tables from the reports
 	$(PY) -m vars_core.pipeline.readme

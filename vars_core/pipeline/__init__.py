@@ -18,6 +18,7 @@ In reading order:
     notebooks  notebooks as files: stripped, executed and canonical, without solutions
     readme     the README's tables from the reports
     site       the site's sources, laid out for Sphinx
+    slides     a course's slides, laid out for Sphinx
     timings    how long stages take, by machine and profile
 
 It imports the modules at the top of the package only.
