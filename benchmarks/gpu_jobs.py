@@ -25,7 +25,7 @@ from pathlib import Path
 from vars_core import paths
 
 PART = 15 << 20  # bytes, of files that places for results take
-ORDER = (("01", "02", "03", "04"), ("05",), ("07",), ("08",), ("06",))
+ORDER = (("01", "02", "03", "04"), ("05",), ("07",), ("08",), ("06",), ("00", "A3", "A5"))
 LEFT = ("data",)  # of a study's work folder: made again, and large
 LAST = 20  # seconds before the end, for what is kept
 

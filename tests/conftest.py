@@ -26,6 +26,12 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("VARS_SHARED", ROOT.parent / "shared"))  # real catalogues and weights, if any
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--whole", action="store_true", help="with -m lesson: all notebooks, not those of the story alone"
+    )
+
+
 def pytest_collection_modifyitems(items):
     items.sort(
         key=lambda item: item.path.stem not in ("test_real_photos", "test_smoke", "test_check")

@@ -3,7 +3,7 @@
 import nbformat
 from conftest import ROOT
 
-from vars_core.pipeline import stages
+from vars_core.pipeline import notebooks, stages
 
 
 def run(values, only=None, exercises=False):
@@ -17,7 +17,7 @@ def run(values, only=None, exercises=False):
         if only and not step.notebook.startswith(tuple(only)):
             continue
         names, check = {"__name__": "__main__"}, None
-        for number, cell in enumerate(nbformat.read(ROOT / "notebooks" / f"{step.notebook}.ipynb", 4).cells):
+        for number, cell in enumerate(nbformat.read(notebooks.source(ROOT, step.notebook), 4).cells):
             tags = cell.metadata.get("tags", [])
             if cell.cell_type != "code" or ("skip-execution" in tags and not exercises):
                 continue

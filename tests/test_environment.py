@@ -72,7 +72,7 @@ def test_make_knows_its_targets():
 
 def test_the_profile_command_refuses_an_unknown_profile():
     done = subprocess.run(["make", "profile", "P=huge"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0 and "gpu laptop real-gpu real smoke" in done.stderr
+    assert done.returncode != 0 and "class gpu laptop real-gpu real smoke" in done.stderr
 
 
 def test_properties_draw_the_same_examples_in_the_suite_and_others_in_fuzz():

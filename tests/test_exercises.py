@@ -70,6 +70,6 @@ def test_stubs_never_raise_and_solutions_are_right(workspace, monkeypatch):
     monkeypatch.setattr(checks.report, "text", lambda text: texts.append(text) or genuine(text))
     run(param_file.load(ROOT / "profiles" / "smoke.yaml"), exercises=True)
     verdicts = [text for text in texts if text.startswith("**") and "** · " in text[:12]]
-    assert len(verdicts) == 2 * 34
+    assert len(verdicts) == 2 * 38
     for before, after in zip(verdicts[::2], verdicts[1::2], strict=True):
         assert "no answer yet" in before and after.startswith(before[: before.index("·") + 2] + "right: "), after

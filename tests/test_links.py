@@ -55,9 +55,8 @@ def test_links_of_pages(path):
 def test_links_of_notebooks_where_they_are_and_where_copies_go(path):
     source = notebooks.read(path)
     assert not broken(prose(source), path.parent)
-    text = prose(notebooks.deeper(source))
-    assert not broken(text, ROOT / "reports" / "notebooks")
+    text = prose(notebooks.together(source, path))
     siblings = {other.name for other in SOURCES}
-    for folder in ("lab", "student"):  # made when asked for
-        there = [link for link in broken(text, ROOT / "scratch" / folder) if link not in siblings]
+    for folder in ("reports/notebooks", "scratch/lab", "scratch/student"):  # made when asked for
+        there = [link for link in broken(text, ROOT / folder) if link not in siblings]
         assert not there

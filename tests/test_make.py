@@ -256,18 +256,20 @@ TARGETS = {
     "lab": ["-m", "jupyterlab", "scratch/lab", *(["--allow-root"] if os.getuid() == 0 else [])],
     "check": ["-m", "vars_core", "check"],
     "lint": ["-m", "ruff", "check", "."],
-    "strip": ["-m", "vars_core.pipeline.notebooks", "strip", "notebooks/01_data.ipynb"],
+    "strip": ["-m", "vars_core.pipeline.notebooks", "strip"],
     "student": [
         "-m",
         "vars_core.pipeline.notebooks",
         "student",
-        "notebooks/01_data.ipynb",
         "--to",
         "scratch/student",
     ],
     "readme": ["-m", "vars_core.pipeline.readme"],
     "timings": ["-m", "vars_core.pipeline.readme", "--timings"],
     "compare": ["-m", "vars_core", "compare"],
+    "class": ["-m", "pytest", "-m", "lesson", "-n", "0", "-rs", "tests/test_class.py"],
+    "site": ["-m", "sphinx", "-q", "-b", "html", "scratch/site/source", "scratch/site/html"],
+    "slides": ["-m", "sphinx", "-q", "-b", "revealjs", "scratch/slides/source", "scratch/slides/html"],
 }
 
 

@@ -278,3 +278,28 @@ def test_a_headline_has_few_names_without_parameters(workspace):
             report.headline("03_x", wrong)
     with pytest.raises(ValueError, match="at most 8 names of letters and underscores; got 9"):
         report.headline("03_x", dict.fromkeys("abcdefghi", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.00341, "+0.34 %"), (-0.1234, "-12 %"), (0.0, "±0 %"), (-1e-7, "±0 %"), (2e-5, "+0.002 %"), (1.0, "+100 %"),
+        (0.0999, "+10 %"), (None, "–"), (float("nan"), "–"), (np.float32(0.05), "+5 %"),
+    ],
+)  # fmt: skip
+def test_a_change_has_a_sign_and_two_digits(share, text):
+    assert report.signed(share) == text
+
+
+def test_a_tidy_table_is_shown_with_intervals_side_by_side(workspace):
+    rows = [
+        {"attack": "pgd", "epsilon": 8, "value": 0.23601, "ci_low": 0.219, "ci_high": 0.254},
+        {"attack": "pgd", "epsilon": 4, "value": 0.1, "ci_low": 0.05, "ci_high": 0.2},
+        {"attack": "fgsm", "epsilon": 8, "value": 0.0, "ci_low": np.nan, "ci_high": np.nan},
+    ]
+    shown = report.intervals(pd.DataFrame(rows), "attack", "epsilon", "By attack", label=str.upper)
+    text = shown.to_html()
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", text)
+    assert cells == ["attack", "8", "4", "PGD", "0.236 [0.219, 0.254]", "0.1 [0.05, 0.2]", "FGSM", "0", "–"]
+    assert "By attack" in text and not list(workspace.rglob("*.csv"))
+    assert text == report.intervals(pd.DataFrame(rows), "attack", "epsilon", "By attack", label=str.upper).to_html()

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from readings import odd
 from studies import NOTEBOOKS, leaves, metrics, study
 
 from benchmarks import extractors, randomised
@@ -19,6 +21,8 @@ from vars_core.__main__ import main
 from vars_core.adaptive.randomised import RandomisedShop
 from vars_core.data import split
 from vars_core.detection.defence import Defence
+from vars_core.detection.detectors import Detector
+from vars_core.detection.starting import start as start_detectors
 from vars_core.extractor import Extractor, agree
 from vars_core.recommender.shop import Shop
 from vars_core.reconstruction import filters, starting
@@ -52,7 +56,7 @@ def found(smoke):
 
 def test_smoke_executes_every_notebook_without_an_error(smoke):
     executed = smoke[0] / "reports" / "notebooks"
-    assert len(NOTEBOOKS) == 8 and {p.stem for p in executed.glob("*.ipynb")} == set(NOTEBOOKS)
+    assert len(NOTEBOOKS) == 11 and {p.stem for p in executed.glob("*.ipynb")} == set(NOTEBOOKS)
     for path in executed.glob("*.ipynb"):
         cells = nbformat.read(path, 4).cells
         outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
@@ -60,6 +64,12 @@ def test_smoke_executes_every_notebook_without_an_error(smoke):
         images = [o for o in outputs if "image/png" in o.get("data", {})]
         assert all(o.metadata["image/png"]["alt"] for o in images) and len(images) > 0
         assert not any("nan" in str(o.get("data", {}).get("text/markdown", "")).split() for o in outputs)
+
+
+def test_smoke_reads_well(smoke):
+    """Its numbers mean nothing, but sentences must hold whatever they are."""
+    found = {path.stem: odd(path) for path in (smoke[0] / "reports" / "notebooks").glob("*.ipynb")}
+    assert not any(found.values()), found
 
 
 def test_smoke_leaves_the_working_tree_as_it_was(smoke):
@@ -268,21 +278,46 @@ def test_models_of_a_run_are_kept_small_and_serve_where_none_were_trained(smoke,
     given = Extractor("small_cnn", str(folder / "models" / "recommender" / "extractor.safetensors"))
     for extractor in (shop.extractor, given, Extractor.load(smoke[0] / "models/recommender/extractor.safetensors")):
         net = filters.GlobalViT(**cfg.shape)
-        assert starting.start({"global_vit": net}, "pretrained", extractor)
+        assert starting.start({"global_vit": net}, "pretrained", replace(shop, extractor=extractor))
         kept = filters.load_filter(folder / "models" / "filter" / "global_vit.safetensors")
         assert all(
             torch.equal(a, b) for a, b in zip(net.state_dict().values(), kept.state_dict().values(), strict=True)
         )
     net = filters.GlobalViT(**cfg.shape | {"width": 8})
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    assert not starting.start({"global_vit": net}, "pretrained", shop.extractor)
-    assert not starting.start({"global_vit": net}, "pretrained", Extractor("small_cnn"))
-    assert not starting.start({"nobody's": net}, "pretrained", shop.extractor)
-    assert not starting.start({"global_vit": net}, None, shop.extractor)
+    assert not starting.start({"global_vit": net}, "pretrained", shop)
+    assert not starting.start({"global_vit": net}, "pretrained", replace(shop, extractor=Extractor("small_cnn")))
+    assert not starting.start({"nobody's": net}, "pretrained", shop)
+    assert not starting.start({"global_vit": net}, None, shop)
+    # of the same photos split otherwise, they may have learned from those that judge them
+    anew = replace(shop, catalogue=replace(shop.catalogue, fingerprint="another"))
+    assert not starting.start({"global_vit": filters.GlobalViT(**cfg.shape)}, "pretrained", anew)
+    abroad = replace(shop, catalogue=replace(shop.catalogue, fingerprint="another", name="films"))
+    assert starting.start({"global_vit": filters.GlobalViT(**cfg.shape)}, "pretrained", abroad)
     said = capsys.readouterr().out
     assert "global_vit: not in synthetic of pretrained/, or of another size: trained from scratch" in said
     assert "nothing in pretrained/ was trained for these features (small_cnn)" in said
+    assert "pretrained/synthetic learned from synthetic split otherwise" in said
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_detectors_start_from_kept_ones(elsewhere, capsys):
+    values = param_file.load(elsewhere / "params.yaml")
+    cfg = params.Reconstruction(**values["reconstruction"])
+    shop = Shop.open(params.Recommender(**values["recommender"]), params.Attacks(**values["attacks"]), 0)
+    kept = Defence.load(pretrained.read_from("models/defence") / "contrastive", shop.extractor)
+    detector, image_filter = Detector(shop.extractor.dim), filters.GlobalViT(**cfg.shape)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    pair = {"contrastive": detector}, "pretrained"
+    assert not start_detectors({"contrastive": detector}, None, shop)
+    assert not start_detectors(*pair, shop, {"contrastive": filters.GlobalViT(**cfg.shape | {"width": 8})})
+    assert not start_detectors({"nobody's": detector}, "pretrained", shop)
+    assert not start_detectors({"contrastive": Detector(3)}, "pretrained", shop)
+    assert all(torch.equal(before[name], tensor) for name, tensor in detector.state_dict().items())
+    assert "contrastive: not in synthetic of pretrained/, or of another size" in capsys.readouterr().out
+    assert start_detectors(*pair, shop, {"contrastive": image_filter})
+    for net, known in ((detector, kept.detector), (image_filter, kept.image_filter)):
+        assert all(torch.equal(known.state_dict()[name].cpu(), tensor) for name, tensor in net.state_dict().items())
 
 
 def test_kept_models_are_not_taken_for_another_catalogue_or_extractor(elsewhere):

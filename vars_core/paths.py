@@ -18,6 +18,7 @@ ARTEFACTS = {
     "models/recommender": "02_recommender",  # VBPR and what it sees: what later notebooks attack
     "models/victims": "02_recommender",  # the others
     "data/attacked": "03_attacks",
+    "models/other": "03_attacks",  # what an attacker without the shop's extractor has
     "data/unseen": "03_attacks",  # kept for testing: no defence trains on these
     "models/filter": "04_reconstruction",
     "models/defence": "05_detection",

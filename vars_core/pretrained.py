@@ -64,10 +64,19 @@ def network(name: str, tensors: dict) -> str:
     return checkpoint.fingerprint(name, *(tensors[key] for key in sorted(tensors)))
 
 
-def for_extractor(extractor: nn.Module) -> Path | None:
-    """The folder whose models were trained for `extractor`'s network, or None."""
+def to_start_from(extractor: nn.Module, catalogue) -> Path | None:
+    """The folder whose models were trained for `extractor`'s network, and on none of the photos on which this study
+    of `catalogue` judges models; None, and a line that says why, where there is none."""
     wanted = network(extractor.name, extractor.backbone.state_dict())
-    return next((folder for folder in folders() if wanted in about(folder).networks), None)
+    folder = next((folder for folder in folders() if wanted in about(folder).networks), None)
+    if folder is None:
+        print(f"trained from scratch: nothing in {FOLDER}/ was trained for these features ({extractor.name})")
+        return None
+    known = about(folder)
+    if known.catalogue == catalogue.name and known.fingerprint != catalogue.fingerprint:
+        print(f"trained from scratch: {FOLDER}/{folder.name} learned from {catalogue.name} split otherwise")
+        return None
+    return folder
 
 
 def defence_of_photos() -> Path:

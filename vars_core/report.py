@@ -69,6 +69,25 @@ def table(df: pd.DataFrame, name: str, caption: str):
     label = "tab:" + name.replace("/", ":")
     latex = text.to_latex(index=False, escape=True, caption=caption.translate(_TEX), label=label)
     paths.write(base.with_name(base.name + ".tex"), latex)
+    return _styled(text, name, caption)
+
+
+def intervals(df: pd.DataFrame, rows: str, columns: str, caption: str, *, value: str = "value", label=str):
+    """A tidy table's values with their intervals, "0.236 [0.219, 0.254]", a line for each of its `rows` and a column
+    for each of its `columns`, in the order of the table: styled for display, and not written.
+
+    `df` has columns `ci_low` and `ci_high` beside `value`; `label` makes a line's name of what stands in `rows`."""
+    cells = df[[value, "ci_low", "ci_high"]].map(_rounded).map(_shown)
+    text = cells[value] + " [" + cells["ci_low"] + ", " + cells["ci_high"] + "]"
+    wide = df.assign(**{value: text.where(df["ci_low"].notna(), cells[value])}).pivot(
+        index=rows, columns=columns, values=value
+    )
+    wide = wide.reindex(index=df[rows].unique(), columns=df[columns].unique()).fillna(ABSENT)
+    wide = wide.rename(index=label).rename_axis(columns=None).reset_index()
+    return _styled(wide.rename(columns=one_line).map(one_line), f"{caption} {rows} {columns}", captioned(caption))
+
+
+def _styled(text: pd.DataFrame, name: str, caption: str):
     # The default uuid is random and would change the executed notebook on every run.
     uuid = hashlib.sha256(name.encode()).hexdigest()[:8]
     styled = text.style.format(escape="html").format_index(escape="html", axis="columns").hide(axis="index")
@@ -118,6 +137,15 @@ def text(text: str) -> None:
 def number(value: float | None, spec: str) -> str:
     """`value` as `spec` (".1%") has it for a sentence, or "–" where a run cannot give it (None, NaN, infinite)."""
     return ABSENT if value is None or not math.isfinite(value) else format(value, spec)
+
+
+def signed(share: float | None) -> str:
+    """A change as a per cent with its sign and two digits: "+0.34 %", "-12 %"; "±0 %" where it rounds to nothing, "–"
+    where a run cannot give it."""
+    if share is None or not math.isfinite(share):
+        return ABSENT
+    per_cent = round_significant(100 * float(share), 2)
+    return "±0 %" if abs(per_cent) < 0.001 else f"{per_cent:+g} %"
 
 
 def count(n: int, thing: str) -> str:

@@ -1,6 +1,7 @@
 """Notebooks as files, and the rules the eight follow."""
 
 import ast
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -10,8 +11,9 @@ from imports import cells
 from vars_core import param_file
 from vars_core.pipeline import notebooks, stages
 
-SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SMOKE = param_file.load(ROOT / "profiles/smoke.yaml")
+SOURCES = notebooks.sources(ROOT)
+STORY = [path for path in SOURCES if path.parent.name != notebooks.APPENDIX]
+CLASS = param_file.load(ROOT / "profiles/class.yaml")
 each = pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 
 
@@ -103,13 +105,27 @@ def test_copies_to_work_on_are_brought_up_to_date_unless_edited(tmp_path, capsys
     assert nbformat.read(copies[1], 4).cells[0].source == "second"
 
 
-def test_copies_one_folder_deeper_keep_their_links():
-    text = "[a](../README.md) and [b](02_x.ipynb), [c](https://x.org/../y)"
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        (
+            "notebooks/01_x.ipynb",
+            "[a](../README.md) and [b](02_x.ipynb), [c](https://x.org/../y), [d](appendix/A1_x.ipynb)",
+            "[a](../../README.md) and [b](02_x.ipynb), [c](https://x.org/../y), [d](A1_x.ipynb)",
+        ),
+        (
+            "notebooks/appendix/A1_x.ipynb",
+            "[a](../../README.md) and [b](../02_x.ipynb), [c](https://x.org/../y), [d](A2_x.ipynb)",
+            "[a](../../README.md) and [b](02_x.ipynb), [c](https://x.org/../y), [d](A2_x.ipynb)",
+        ),
+    ],
+)
+def test_copies_that_lie_together_one_folder_deeper_keep_their_links(path, text, expected):
     source = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("'](../'")]
     )
-    copy = notebooks.deeper(source)
-    assert copy.cells[0].source == "[a](../../README.md) and [b](02_x.ipynb), [c](https://x.org/../y)"
+    copy = notebooks.together(source, Path(path))
+    assert copy.cells[0].source == expected
     assert copy.cells[1].source == "'](../'" and source.cells[0].source == text
 
 
@@ -119,8 +135,9 @@ def test_what_is_no_notebook_is_named(tmp_path, capsys):
     assert "a.ipynb is not a notebook" in capsys.readouterr().err
 
 
-def test_there_are_eight():
-    assert [p.stem for p in SOURCES] == [s.notebook for s in stages.stages(ROOT)]
+def test_each_has_a_stage_and_its_name():
+    declared = {stage.notebook: stage.name for stage in stages.stages(ROOT)}
+    assert {path.stem: path.stem.split("_", 1)[1] for path in SOURCES} == declared
 
 
 @each
@@ -137,7 +154,7 @@ def test_definitions_have_at_most_ten_lines(path):
 
 
 @each
-def test_the_parameters_cell_holds_the_smoke_values(path):
+def test_the_parameters_cell_holds_the_values_of_a_lesson(path):
     cells = [c for c in notebooks.read(path).cells if "parameters" in notebooks.tags(c)]
     assert len(cells) == 1, "one cell is tagged `parameters`"
     values = {}
@@ -145,15 +162,15 @@ def test_the_parameters_cell_holds_the_smoke_values(path):
     stage = next(s for s in stages.stages(ROOT) if s.notebook == path.stem)
     assert notebooks.sections(path) == stage.sections
     for section in stage.sections:
-        assert values[section] == SMOKE[section], section
+        assert values[section] == CLASS[section], section
 
 
-@each
-def test_at_least_two_exercises_with_solutions(path):
+@pytest.mark.parametrize("path", STORY, ids=lambda p: p.stem)
+def test_at_least_four_exercises_with_solutions(path):
     cells = notebooks.read(path).cells
     exercises = [c for c in cells if "exercise" in notebooks.tags(c)]
-    assert sum("Try it" in c.source for c in exercises) >= 2
-    assert sum("solution" in notebooks.tags(c) for c in cells) >= 2
+    assert sum("Try it" in c.source for c in exercises) >= 4
+    assert sum("solution" in notebooks.tags(c) for c in cells) >= 4
     assert all("skip-execution" in notebooks.tags(c) for c in exercises if c.cell_type == "code")
 
 
@@ -162,13 +179,28 @@ def test_it_opens_and_closes_as_the_others(path):
     cells = notebooks.read(path).cells
     number = path.stem.split("_")[0]
     opening = cells[0].source
-    assert opening.startswith(f"# {int(number)} · ") and "*Reads*" in opening
+    assert opening.startswith(f"# {number.lstrip('0') or 0} · ") and "*Reads*" in opening
     assert "*writes*" in opening and "*takes*" in opening
     text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
-    for heading in ("What we found", "Try it", "References"):
+    for heading in ("What we found", "References", *(["Try it"] if path in STORY else [])):
         assert heading in text, heading
     code = "\n".join(c.source for c in cells if c.cell_type == "code")
     assert "report.answer(" in code and "report.metrics(" in code
+
+
+@each
+def test_what_is_not_the_lesson_is_folded(path):
+    """Parameters and imports, figures and long cells, and what only writes a sentence: the reader opens them."""
+    for cell in notebooks.read(path).cells:
+        if cell.cell_type != "code" or {"exercise", "solution"} & set(notebooks.tags(cell)):
+            continue
+        body = ast.parse(cell.source).body
+        imports = all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        machinery = "parameters" in notebooks.tags(cell) or imports or "plots.save(" in cell.source or len(lines) > 20
+        only_says = all(ast.unparse(node).startswith(("report.text", "report.answer")) for node in body)
+        if machinery or only_says:
+            assert notebooks.FOLDED in notebooks.tags(cell) and cell.metadata.jupyter.source_hidden, cell.source[:80]
 
 
 @each

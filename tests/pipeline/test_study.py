@@ -130,7 +130,7 @@ def test_a_failing_stage_is_not_taken_for_done(small, capsys):
     [
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--weights", "nothing.safetensors"], "--weights nothing.safetensors: no such file"),
-        (["--profile", "huge"], "no profile is called huge; known: gpu, laptop, real, real-gpu, smoke"),
+        (["--profile", "huge"], "no profile is called huge; known: class, gpu, laptop, real, real-gpu, smoke"),
         (["--set", "attacks.steps"], "expected section.parameter=value"),
         (["--set", "atacks.steps=3"], "expected section.parameter=value"),
         (["--set", "attacks.stops=3"], "attacks.stops: unknown parameter; did you mean steps?"),

@@ -6,6 +6,7 @@ In reading order:
     rival_detectors  detectors that others proposed, under one interface
     score_variants   other scores from the detector's embedding
     calibration      thresholds at a false-alarm rate, AUROC and rates with intervals
+    starting         detectors that start from what pretrained/ has for them
     defence_files    a defence on disk, with hashes: what is damaged is noticed
     defence          filter and detector: fitted jointly, calibrated, saved; `screen` for an upload
     uploads          near-duplicates that one seller uploads, counted by perceptual hashes

@@ -3,7 +3,8 @@
 In reading order:
 
     checks           how an answer is judged and what is said
-    shop_answers     the right answers of notebooks 1 to 3
+    first_answers    the right answers of notebook 0
+    shop_answers     those of notebooks 1 to 3
     defence_answers  those of notebooks 4 to 8
     answers          what check cells import
 

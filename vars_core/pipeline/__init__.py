@@ -17,6 +17,8 @@ In reading order:
     kernels    a process for each notebook, forked from one that has done the imports
     notebooks  notebooks as files: stripped, executed and canonical, without solutions
     readme     the README's tables from the reports
+    site       the site's sources, laid out for Sphinx
+    slides     a course's slides, laid out for Sphinx
     timings    how long stages take, by machine and profile
 
 It imports the modules at the top of the package only.

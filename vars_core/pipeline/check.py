@@ -30,9 +30,9 @@ def problems(root: Path) -> list[str]:
     ran = [stage for stage in declared if stage.name in locked]
     found += [f"{stage}: {problem}" for stage, problem in (*_changed(ran, locked, root), *_made_anew(ran, locked))]
     found += _strays(declared, root) + kept.old(root)
-    for path in sorted((root / "notebooks").glob("*.ipynb")):
+    for path in notebooks.sources(root):
         if path.read_text(encoding="utf-8") != notebooks.text(notebooks.stripped(notebooks.read(path))):
-            found.append(f"notebooks/{path.name}: not stripped; run `make strip`")
+            found.append(f"{path.relative_to(root).as_posix()}: not stripped; run `make strip`")
     return found + _readme(root)
 
 

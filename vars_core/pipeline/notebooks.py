@@ -1,9 +1,9 @@
 """Notebooks as files: sources without outputs, executed copies without anything that changes from run to run.
 
-python -m vars_core.pipeline.notebooks strip notebooks/*.ipynb            # in place
-python -m vars_core.pipeline.notebooks strip --check notebooks/*.ipynb    # exit 1 when one isn't stripped
-python -m vars_core.pipeline.notebooks student notebooks/*.ipynb --to scratch/student
-python -m vars_core.pipeline.notebooks lab notebooks/*.ipynb --to scratch/lab    # copies to work on
+python -m vars_core.pipeline.notebooks strip            # in place; the files named, or all
+python -m vars_core.pipeline.notebooks strip --check    # exit 1 when one isn't stripped
+python -m vars_core.pipeline.notebooks student --to scratch/student
+python -m vars_core.pipeline.notebooks lab --to scratch/lab    # copies to work on
 """
 
 import argparse
@@ -20,6 +20,8 @@ from nbformat import NotebookNode
 from vars_core import params, paths
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+APPENDIX = "appendix"  # folder of the side studies
+FOLDED = "hide-input"  # tag of a cell whose code JupyterLab and the site show when asked to
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,}")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -38,18 +40,30 @@ def text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
 
 
-def deeper(notebook: NotebookNode) -> NotebookNode:
-    """A copy whose links to files outside notebooks/ hold in a folder that lies one deeper, such as reports/notebooks
-    and scratch/lab."""
-    copy = nbformat.from_dict(notebook)
+def sources(root: Path) -> list[Path]:
+    """Every notebook of the study: the story in its order, then the appendix."""
+    return [*sorted((root / "notebooks").glob("*.ipynb")), *sorted((root / "notebooks" / APPENDIX).glob("*.ipynb"))]
+
+
+def source(root: Path, name: str) -> Path | None:
+    """The file of the notebook called `name`, such as "03_attacks"; None where there is none."""
+    return next((path for path in sources(root) if path.stem == name), None)
+
+
+def together(notebook: NotebookNode, path: Path) -> NotebookNode:
+    """A copy of the notebook at `path` whose links hold in a folder where all notebooks lie together, and which lies
+    one deeper than notebooks/: reports/notebooks and scratch/lab."""
+    copy, side = nbformat.from_dict(notebook), path.parent.name == APPENDIX
     for cell in copy.cells:
-        if cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](../", "](../../")
+        if cell.cell_type == "markdown" and side:
+            cell.source = re.sub(r"\]\(\.\./(?!\.\./)", "](", cell.source)
+        elif cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../").replace(f"]({APPENDIX}/", "](")
     return copy
 
 
 def stripped(notebook: NotebookNode) -> NotebookNode:
-    """A copy without outputs, counts, or metadata other than tags."""
+    """A copy without outputs, counts, or metadata other than tags and what they fold."""
     notebook = _tidied(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -108,7 +122,12 @@ def _tidied(notebook: NotebookNode) -> NotebookNode:
     used = set()
     for number, cell in enumerate(copy.cells):
         kept = tags(cell)
-        cell.metadata = nbformat.from_dict({"tags": list(kept)} if kept else {})
+        if "injected-parameters" in kept and FOLDED not in kept:
+            kept = [*kept, FOLDED]
+        metadata = {"tags": list(kept)} if kept else {}
+        if FOLDED in kept:
+            metadata["jupyter"] = {"source_hidden": True}
+        cell.metadata = nbformat.from_dict(metadata)
         cell.pop("attachments", None)
         injected = "injected-parameters" in kept  # papermill draws a random id for it
         name = "injected-parameters" if injected else cell.get("id") or f"cell-{number:02d}"
@@ -175,7 +194,7 @@ def _to_work_on(files: list[Path], folder: Path) -> None:
     record = folder / ".copied.json"  # the hash of each source as it was copied
     known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     for path in files:
-        source, target = text(deeper(stripped(read(path)))), folder / path.name
+        source, target = text(together(stripped(read(path)), path)), folder / path.name
         digest = _hash(source)
         if target.is_file() and known.get(path.name) == digest:
             continue  # as new as it can be, edited or not
@@ -210,8 +229,9 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (copies, lab):
         command.add_argument("--to", type=Path, required=True, help="folder of the copies")
     for command in (strip, copies, lab):
-        command.add_argument("files", nargs="+", type=Path)
+        command.add_argument("files", nargs="*", type=Path, help="notebooks; without any, all")
     options = parser.parse_args(arguments)
+    options.files = options.files or sources(Path())
     try:
         if options.command == "strip":
             return _strip(options.files, options.check)
@@ -219,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
             _to_work_on(options.files, options.to)
             return 0
         for path in options.files:
-            paths.write(options.to / path.name, text(deeper(student(read(path)))))
+            paths.write(options.to / path.name, text(together(student(read(path)), path)))
             print(options.to / path.name)
     except (OSError, ValueError) as error:
         print(f"{error}", file=sys.stderr)

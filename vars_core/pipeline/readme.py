@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vars_core import param_file, paths
-from vars_core.pipeline import timings
+from vars_core.pipeline import notebooks, timings
 
 PAGES = ("README.md", "reports/README.md", "docs/times.md")
 ABSENT = "–"
@@ -151,13 +151,13 @@ def _per_cent(value) -> str:
 def notebook_table(root: Path, up: str = "") -> str:
     """Question, answer and executed copy of each notebook that has an answer."""
     rows = []
-    for path in sorted((root / "notebooks").glob("0*.ipynb")):
+    for path in notebooks.sources(root):
         found = root / "reports" / "tables" / path.stem / "answer.json"
         answer = _json(found) if found.is_file() else {}
         number, name = path.stem.split("_", 1)
         rows.append(
             [
-                f"[{int(number)} · {name}]({up}notebooks/{path.name})",
+                f"[{number.lstrip('0') or 0} · {name.replace('_', ' ')}]({up}{path.relative_to(root).as_posix()})",
                 answer.get("question", ABSENT),
                 answer.get("answer", ABSENT),
                 f"[executed]({up}reports/notebooks/{path.name})",

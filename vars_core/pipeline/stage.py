@@ -63,7 +63,7 @@ def execute(name: str, params_file: Path, workspace: Path, *, fork: bool = False
             start = time.monotonic()
             _execute(name, source, values, staging, workspace, fork=fork)
             seconds = time.monotonic() - start
-            _publish(name, staging, root, workspace)
+            _publish(source, staging, root, workspace)
         shutil.rmtree(paths.checkpoints(workspace, name), ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -87,8 +87,8 @@ def _stop_without(parent: int) -> None:
 
 
 def _asked(name: str, params_file: Path) -> tuple[Path, dict]:
-    source = paths.root() / "notebooks" / f"{name}.ipynb"
-    if not source.is_file():
+    source = notebooks.source(paths.root(), name)
+    if source is None:
         raise StageError(f"notebooks/{name}.ipynb is missing")
     return source, param_file.load(params_file, notebooks.sections(source))
 
@@ -134,17 +134,22 @@ def _execute(name: str, source: Path, values: dict, staging: Path, workspace: Pa
         raise StageError(_died(name, manager.ended, workspace)) from None
 
 
-def _publish(name: str, staging: Path, root: Path, workspace: Path) -> None:
-    reports, new = workspace / "reports", staging / "reports"
+def _publish(source: Path, staging: Path, root: Path, workspace: Path) -> None:
+    name, reports, new = source.stem, workspace / "reports", staging / "reports"
     ours = {f"figures/{name}", f"tables/{name}", f"metrics/{name}.json"}
     for path in new.rglob("*"):
         inside = path.relative_to(new).as_posix()
         if path.is_file() and not any(inside == o or inside.startswith(o + "/") for o in ours):
             raise StageError(f"{name} wrote reports/{inside}; a notebook reports under its own name only")
     places = {str(new): "reports", str(staging / "artefacts"): ".", str(workspace): ".", str(root): "."}
-    executed = notebooks.deeper(notebooks.canonical(notebooks.read(staging / "running.ipynb"), places))
+    executed = notebooks.canonical(notebooks.read(staging / "running.ipynb"), places)
     (new / "notebooks").mkdir(parents=True)
-    pairs = [(paths.write(new / "notebooks" / f"{name}.ipynb", notebooks.text(executed)), "notebooks")]
+    pairs = [
+        (
+            paths.write(new / "notebooks" / f"{name}.ipynb", notebooks.text(notebooks.together(executed, source))),
+            "notebooks",
+        )
+    ]
     for kind in REPORTS:
         (new / kind / name).mkdir(parents=True, exist_ok=True)
         pairs.append((new / kind / name, kind))

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vars_core import param_file, paths
+from vars_core.pipeline import notebooks
 
 # Linux without any of these has no GPU, and importing torch to hear so takes longer than noting the time of a stage.
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -48,7 +49,7 @@ def record(path: Path, stage: str, seconds: float, used: str) -> None:
 def publish(root: Path) -> None:
     """Take the times of whole runs of the pipeline and of studies into root/reports/timings.json; other machines'
     stay. A study of one's own catalogue or parameters belongs to no profile, and isn't taken."""
-    stages = sorted(p.stem for p in (root / "notebooks").glob("0*.ipynb"))
+    stages = sorted(path.stem for path in notebooks.sources(root))
     published, noted = root / "reports" / "timings.json", "scratch/timings.json"
     entries = read(published)
     for entry in (e for path in (root / noted, *sorted(root.glob(f"scratch/studies/*/{noted}"))) for e in read(path)):

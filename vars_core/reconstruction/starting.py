@@ -3,21 +3,18 @@
 from torch import nn
 
 from vars_core import pretrained
-from vars_core.extractor import Extractor
+from vars_core.recommender.shop import Shop
 from vars_core.reconstruction.filters import load_filter
 
 
-def start(nets: dict[str, nn.Module], wanted: str | None, extractor: Extractor) -> bool:
+def start(nets: dict[str, nn.Module], wanted: str | None, shop: Shop) -> bool:
     """Give each of `nets`, name → filter, the weights that pretrained/ has for its name, if `wanted`
     (reconstruction.start) says so; whether it did.
 
-    All or none, so that filters that are compared have learned as long. None where nothing in pretrained/ was trained
-    for `extractor`'s network, or where a filter is of another size there, which is said in a line."""
-    if wanted is None:
-        return False
-    folder = pretrained.for_extractor(extractor)
+    All or none, so that filters that are compared have learned as long. None where pretrained/ has nothing for `shop`
+    (`pretrained.to_start_from`), or where a filter is of another size there, which is said in a line."""
+    folder = pretrained.to_start_from(shop.extractor, shop.catalogue) if wanted else None
     if folder is None:
-        print(f"{', '.join(nets)}: nothing in pretrained/ was trained for these features ({extractor.name})")
         return False
     kept = {name: folder / "models" / "filter" / f"{name}.safetensors" for name in nets}
     missing = [name for name, file in kept.items() if not file.is_file()]
