@@ -1,6 +1,8 @@
 """Fixtures every test may use."""
 
 import os
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -43,6 +45,21 @@ def on_cpu(monkeypatch):
     """The processor, also where there is a GPU, and no progress bars."""
     monkeypatch.setenv("VARS_DEVICE", "cpu")
     monkeypatch.setenv("VARS_QUIET", "1")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium or Chrome, as playwright drives it; whoever asks is skipped where there is none."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    if find_spec("playwright") is None:
+        pytest.skip("playwright: `make site` installs what pages are tested with")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+        yield started.chromium.launch(executable_path=found, args=arguments)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -96,14 +95,11 @@ def test_a_link_to_what_the_site_lacks_becomes_text(tmp_path):
     assert (tmp_path / "target" / "table.csv").is_file()
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-MISSING = [name for name in ("sphinx", "myst_nb", "furo", "playwright") if find_spec(name) is None]
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, data):
-    if MISSING:
-        pytest.skip(f"{', '.join(MISSING)}: `make site` installs what the site is built with")
+    missing = [name for name in ("sphinx", "myst_nb", "furo") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: `make site` installs what the site is built with")
     folder = tmp_path_factory.mktemp("site")
     site.lay_out(ROOT, folder / "source")
     (folder / "source" / "static" / "explorer-data.js").write_text(f"const EXPLORER = {json.dumps(data)};\n")
@@ -113,19 +109,6 @@ def built(tmp_path_factory, data):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if BROWSER is None:
-        pytest.skip("no Chromium or Chrome on this machine")
-    if MISSING:
-        pytest.skip(f"{', '.join(MISSING)}: `make site` installs what the site is tested with")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as started:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        yield started.chromium.launch(executable_path=BROWSER, args=arguments)
 
 
 @pytest.mark.parametrize("width", [1280, 400])
