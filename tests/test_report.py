@@ -42,7 +42,7 @@ def test_a_table_is_csv_markdown_and_latex(workspace):
     csv = found["tables/03_attacks/rank_shift.csv"].decode()
     assert csv == "attack,value,n,ok\npgd|x,0.1235,3,True\nfgsm,,4,False\n"
     markdown = found["tables/03_attacks/rank_shift.md"].decode()
-    assert "| pgd\\|x | 0.1235 | 3 | yes |" in markdown and "| fgsm | – | 4 | no |" in markdown
+    assert "| pgd\\|x | 0.1235 | 3 | yes |" in markdown and "| hook (FGSM) | – | 4 | no |" in markdown
     latex = found["tables/03_attacks/rank_shift.tex"].decode()
     assert r"\caption{50\% of a\_b}" in latex and r"\label{tab:03_attacks:rank_shift}" in latex
     html = shown.to_html()
@@ -117,16 +117,6 @@ def test_bars_stand_at_their_shares_under_readable_names():
     plots.bars(axis, {"none": found, "filter_adaptive": found[::-1]}, ["T0", "T2"])
     assert [bar.get_height() for bar in axis.patches] == [20, 50, 50, 20]
     assert axis.get_legend_handles_labels()[1] == ["no defence", "filter, adaptive"]
-    labels = {
-        "global_vit_adaptive": "global ViT, adaptive",
-        "both_adaptive": "filter + detector, adaptive",
-        "noise + conv": "noise + convolution",
-        "noise + windowed_vit": "noise + windowed ViT",
-        "aid64": "AiD64",
-        "median": "median",
-        "some_new_filter": "some new filter",
-    }
-    assert {name: plots.defence_label(name) for name in labels} == labels
     plt.close(fig)
 
 
@@ -291,15 +281,63 @@ def test_a_change_has_a_sign_and_two_digits(share, text):
     assert report.signed(share) == text
 
 
+def test_a_value_is_shown_with_the_bounds_behind_it(workspace):
+    frame = pd.DataFrame(
+        {"low": [0.5], "defence": ["conv"], "lost": [-0.01234], "ci_low": [-0.02], "ci_high": [0.0012345], "n": [7]}
+    )
+    shown = report.table(frame, "04_reconstruction/x", "cost")
+    found = files(workspace)
+    assert (
+        found["tables/04_reconstruction/x.csv"]
+        == b"low,defence,lost,ci_low,ci_high,n\n0.5,conv,-0.01234,-0.02,0.001234,7\n"
+    )
+    markdown = found["tables/04_reconstruction/x.md"].decode().splitlines()
+    assert markdown[:3] == [
+        "| low | defence | lost | n |",
+        "| ---: | --- | ---: | ---: |",
+        "| 0.5 | convolution | -0.0123 [-0.02, 0.00123] | 7 |",
+    ]
+    assert "-0.0123 [-0.02, 0.00123]" in shown.to_html()
+
+
+def test_lines_are_named_at_their_ends_without_covering_each_other():
+    fig, axis = plt.subplots()
+    for place, name in enumerate(("first", "second", "third")):
+        axis.plot([1, 2, 4], [0, 1, 1 + place / 1000], label=name)
+    axis.plot([1, 2], [0, 0])  # without a name
+    axis.axhline(0.5, label="level")
+    plots.by_epsilon(axis, [1, 2, 4])
+    plots.name_lines(axis)
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "2", "4"]
+    fig.draw_without_rendering()
+    boxes = {text.get_text(): text.get_window_extent() for text in axis.texts}
+    assert sorted(boxes) == ["first", "level", "second", "third"]
+    assert not any(one.overlaps(other) for n, one in boxes.items() for m, other in boxes.items() if n < m)
+    assert boxes["first"].y0 < boxes["second"].y0 < boxes["third"].y0 and boxes["level"].y0 < boxes["first"].y0
+    ends = axis.transData.transform([(4, 1)])[0]
+    assert abs(boxes["second"].get_points()[:, 1].mean() - ends[1]) < 6
+    plt.close(fig)
+
+
 def test_a_tidy_table_is_shown_with_intervals_side_by_side(workspace):
     rows = [
         {"attack": "pgd", "epsilon": 8, "value": 0.23601, "ci_low": 0.219, "ci_high": 0.254},
         {"attack": "pgd", "epsilon": 4, "value": 0.1, "ci_low": 0.05, "ci_high": 0.2},
         {"attack": "fgsm", "epsilon": 8, "value": 0.0, "ci_low": np.nan, "ci_high": np.nan},
     ]
-    shown = report.intervals(pd.DataFrame(rows), "attack", "epsilon", "By attack", label=str.upper)
+    shown = report.intervals(pd.DataFrame(rows), "attack", "epsilon", "By attack")
     text = shown.to_html()
     cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", text)
-    assert cells == ["attack", "8", "4", "PGD", "0.236 [0.219, 0.254]", "0.1 [0.05, 0.2]", "FGSM", "0", "–"]
+    assert cells == [
+        "attack",
+        "8",
+        "4",
+        "hook (PGD)",
+        "0.236 [0.219, 0.254]",
+        "0.1 [0.05, 0.2]",
+        "hook (FGSM)",
+        "0",
+        "–",
+    ]
     assert "By attack" in text and not list(workspace.rglob("*.csv"))
-    assert text == report.intervals(pd.DataFrame(rows), "attack", "epsilon", "By attack", label=str.upper).to_html()
+    assert text == report.intervals(pd.DataFrame(rows), "attack", "epsilon", "By attack").to_html()

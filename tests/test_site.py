@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from vars_core.adaptive import explorer
+from vars_core.attacks import explorer
 from vars_core.pipeline import notebooks, site
 
 EVIL = "<img src=x onerror=document.title='owned'>"
@@ -32,7 +32,8 @@ def data():
     outcomes |= {"reach|none|4|filter": [0.03, 30], "reach|filter|4|filter": [0.25, 1]}
     item = {"photo": encoded(100), "score": -1.0, "lists": {"none": [5, 6, 7], "filter": [6, 5, 7]}, "cases": cases}
     return {
-        "threshold": 1.0, "rate": "1", "k": 20, "simulated": True, "defences": ["none", "filter"], "gain": 8,
+        "threshold": 1.0, "rate": "1", "words": explorer.WORDS,
+        "k": 20, "simulated": True, "defences": ["none", "filter"], "gain": 8,
         "goals": ["reach"], "epsilons": [4], "thumbnails": {str(n): encoded(n) for n in (1, 2, 5, 6, 7)},
         "categories": {"1": "tee", "2": EVIL, "5": "mug", "6": "bag", "7": "hat"},
         "items": [{"item": 1, "outcomes": outcomes} | item, {"item": 2, "outcomes": outcomes} | item],
@@ -158,4 +159,4 @@ def test_the_explorer_reacts(built, browser):
 def test_the_explorers_pictures_are_exact():
     photo = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     assert np.array_equal(explorer._decoded(explorer._encoded(photo)), photo)
-    assert Image.MIME["PNG"] == "image/png"
+    assert Image.MIME["WEBP"] == "image/webp"

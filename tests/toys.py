@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import ndimage, sparse
@@ -121,6 +122,7 @@ def shop(extractor):
         cold=ITEMS,
         cold_positives=sparse.csr_array((40, 30), dtype=bool),
     )
-    catalogue = SimpleNamespace(photos=photos, items=list(range(30)), name="toy")
+    items = pd.DataFrame({"category": [f"kind {item % 3}" for item in range(30)]})
+    catalogue = SimpleNamespace(photos=photos, items=items, name="toy", simulated=True)
     users = np.arange(40)
     return Shop(catalogue, parts, extractor, model.requires_grad_(False), features, users[::2], users[1::2], k=5)

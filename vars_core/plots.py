@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from vars_core import paths, report
+from vars_core import labels, paths, report
 
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sns.color_palette("colorblind").as_hex()
 
@@ -31,17 +32,8 @@ DEFENCE_COLOURS = defaultdict(lambda: UNNAMED, {
 })  # fmt: skip
 ATTACK_COLOURS = defaultdict(lambda: UNNAMED, {
     "none": _GREY, "noise": _BROWN, "fgsm": _ORANGE, "pgd": _RED, "mim": _PURPLE, "untargeted:pgd": _PINK,
-    "promote:fgsm": _SKY, "promote:pgd": _BLUE, "insa:pgd": _YELLOW, "reach:pgd": _GREEN,
+    "promote:pgd": _SKY, "insa:pgd": _BLUE, "reach:pgd": _GREEN,
 })  # fmt: skip
-DEFENCE_LABELS = {
-    "none": "no defence", "jpeg50": "JPEG-50", "jpeg75": "JPEG-75", "jpeg90": "JPEG-90", "bits3": "3 bits",
-    "bits4": "4 bits", "bits5": "5 bits", "gaussian": "Gaussian blur", "tv": "total variation", "conv": "convolution",
-    "blur1": "blur of 1 px", "blur2": "blur of 2 px", "blur3": "blur of 3 px", "blur4": "blur of 4 px",
-    "halved": "half size and back", "robust": "robust extractor", "amr": "AMR", "both": "filter + detector",
-    "bce": "BCE", "knn": "k-NN", "lid": "LID", "magnet": "MagNet", "mahalanobis": "Mahalanobis",
-    "jpeg": "JPEG difference", "squeezing": "feature squeezing",
-    "randomised": "behind noise", "randomised_both": "behind noise + detector",
-}  # fmt: skip
 LONGEST = 40  # characters of a label: a figure grows with its texts
 
 
@@ -54,13 +46,16 @@ class Look(NamedTuple):
 
 
 RECOMMENDERS = {
-    "poprank": Look("popularity", "x", _GREY),
-    "bprmf": Look("BPR-MF", "s", _BLUE),
-    "visualknn": Look("visual k-NN", "P", _GREEN),
-    "dvbpr": Look("DVBPR", "^", _PURPLE),
-    "amr": Look("AMR", "D", _ORANGE),
-    "lightgcn": Look("LightGCN, visual", "v", _SKY),
-    "vbpr": Look("VBPR", "o", _RED),
+    name: Look(labels.recommender(name), marker, colour)
+    for name, marker, colour in (
+        ("poprank", "x", _GREY),
+        ("bprmf", "s", _BLUE),
+        ("visualknn", "P", _GREEN),
+        ("dvbpr", "^", _PURPLE),
+        ("amr", "D", _ORANGE),
+        ("lightgcn", "v", _SKY),
+        ("vbpr", "o", _RED),
+    )
 }
 
 
@@ -108,19 +103,6 @@ def recommender(name: str) -> Look:
     return RECOMMENDERS.get(name, Look(name))
 
 
-def defence_label(name: str) -> str:
-    """A defence's name as figures and shown tables have it: "filter, adaptive" for filter_adaptive, "global ViT" for
-    global_vit, "noise + convolution" for "noise + conv"."""
-    if " + " in name:
-        return " + ".join(defence_label(part) for part in name.split(" + "))
-    if name in DEFENCE_LABELS:
-        return DEFENCE_LABELS[name]
-    if name.endswith("_adaptive"):
-        return f"{defence_label(name.removesuffix('_adaptive'))}, adaptive"
-    name = name.replace("aid", "AiD") if name.startswith("aid") else name
-    return name.replace("_vit", " ViT").replace("_", " ")
-
-
 def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write each of `points` (x, y, name) on `axis`: beside its point where there is room, else as near as no other
     name or point is covered, with a line to it. To be called when everything else is drawn, limits included."""
@@ -144,16 +126,44 @@ def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
         taken.append(box)
 
 
-def bars(axis: Axes, groups: Mapping[str, Sequence], labels: Sequence) -> None:
-    """Bars in percent with intervals: for each defence of `groups` one bar at each of `labels`, from things with
+def by_epsilon(axis: Axes, epsilons: Sequence) -> None:
+    """The axis of a perturbation's size: `epsilons`, in 8-bit steps, on a logarithm."""
+    axis.set(xscale="log", xlabel="largest change of a pixel, ε (of 255)")
+    axis.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
+    axis.minorticks_off()
+
+
+def name_lines(axis: Axes) -> None:
+    """Write each line's label at its right end, in its colour, none over another: instead of a legend. To be called
+    when everything else is drawn, limits included."""
+    axis.figure.draw_without_rendering()  # only then is it known where things are
+    lines = [line for line in axis.lines if not line.get_label().startswith("_")]
+    ends = {line: line.get_transform().transform(line.get_xydata()[-1])[1] for line in lines}
+    lines, height = sorted(lines, key=ends.get), 11 * axis.figure.dpi / 72
+    places = np.array([ends[line] for line in lines])
+    for _ in range(100):  # those that are too near move apart, each half the way
+        missing = np.clip(height - np.diff(places), 0, None) / 2
+        places[:-1] -= missing
+        places[1:] += missing
+    for line, place in zip(lines, places, strict=True):
+        colour = 0.75 * np.array(matplotlib.colors.to_rgb(line.get_color()))  # darker: as text they must be read
+        up = (place - ends[line]) * 72 / axis.figure.dpi
+        axis.annotate(
+            line.get_label(), line.get_xydata()[-1], (7, up), line.get_transform(), "offset points",
+            color=colour, va="center", fontsize="small", annotation_clip=False,
+        )  # fmt: skip
+
+
+def bars(axis: Axes, groups: Mapping[str, Sequence], ticks: Sequence) -> None:
+    """Bars in percent with intervals: for each defence of `groups` one bar at each of `ticks`, from things with
     `value`, `ci_low` and `ci_high` (shares)."""
     width = 0.8 / len(groups)
     for place, (name, found) in enumerate(groups.items()):
-        x = np.arange(len(labels)) + width * (place - (len(groups) - 1) / 2)
+        x = np.arange(len(ticks)) + width * (place - (len(groups) - 1) / 2)
         value, low, high = 100 * np.array([[f.value, f.ci_low, f.ci_high] for f in found]).T
-        axis.bar(x, value, 0.94 * width, color=DEFENCE_COLOURS[name], label=defence_label(name))
+        axis.bar(x, value, 0.94 * width, color=DEFENCE_COLOURS[name], label=labels.defence(name))
         axis.errorbar(x, value, np.abs([value - low, high - value]), fmt="none", color="0.25", linewidth=1)
-    axis.set(xticks=range(len(labels)), xticklabels=labels)
+    axis.set(xticks=range(len(ticks)), xticklabels=ticks)
 
 
 def photo_grid(

@@ -1,5 +1,8 @@
 """Tables, metrics and sentences of a notebook, written so that the same run gives the same bytes.
 
+A CSV is for programs: tidy rows, names as code has them. What is shown, in Markdown and LaTeX too, is for readers:
+names from `labels`, a value with its interval in one cell.
+
 Cells, column names and captions are plain text: whatever a catalogue calls its things is shown as it is written, and
 no tag, link, formula or command in a name acts. A CSV holds names as they are: a spreadsheet takes a cell that
 begins with = + - or @ for a formula.
@@ -15,10 +18,11 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 
-from vars_core import paths
+from vars_core import labels, paths
 
 DIGITS = 4  # significant; more would be noise from the order of floating-point sums
 ABSENT = "–"
+BOUNDS = (("ci_low", "ci_high"), ("low", "high"))  # of intervals: columns of tables
 _TEX = str.maketrans(
     {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\textasciitilde{}"} | {sign: f"\\{sign}" for sign in "&%_#${}"}
 )
@@ -56,35 +60,63 @@ def table(df: pd.DataFrame, name: str, caption: str):
     """Write `df` as reports/tables/<name>.csv, .md and .tex; return it styled for display.
 
     `name` is "03_attacks/rank_shift". A meaningful index becomes columns. Floats keep 4 significant digits;
-    a missing value is empty in the CSV and "–" elsewhere.
+    a missing value is empty in the CSV and "–" elsewhere. Columns `ci_low` and `ci_high`, or `low` and `high`, stand
+    behind the value that they belong to, and are shown with it: "0.236 [0.219, 0.254]".
     """
     _check_name(name)
     tidy = df.reset_index(drop=_plain_index(df)).map(_rounded)
     tidy.columns = [" ".join(map(str, c)).strip() if isinstance(c, tuple) else str(c) for c in tidy.columns]
-    text = tidy.map(_shown).rename(columns=one_line)
+    text, aligned = _for_readers(tidy)
     caption = one_line(captioned(caption))
     base = paths.reports() / "tables" / name
     paths.write(base.with_name(base.name + ".csv"), tidy.to_csv(index=False, lineterminator="\n"))
-    paths.write(base.with_name(base.name + ".md"), f"{_markdown(text, tidy)}\n\n*{plain(caption)}*\n")
+    paths.write(base.with_name(base.name + ".md"), f"{_markdown(text, aligned)}\n\n*{plain(caption)}*\n")
     label = "tab:" + name.replace("/", ":")
     latex = text.to_latex(index=False, escape=True, caption=caption.translate(_TEX), label=label)
     paths.write(base.with_name(base.name + ".tex"), latex)
     return _styled(text, name, caption)
 
 
-def intervals(df: pd.DataFrame, rows: str, columns: str, caption: str, *, value: str = "value", label=str):
+def intervals(df: pd.DataFrame, rows: str, columns: str, caption: str, *, value: str = "value"):
     """A tidy table's values with their intervals, "0.236 [0.219, 0.254]", a line for each of its `rows` and a column
     for each of its `columns`, in the order of the table: styled for display, and not written.
 
-    `df` has columns `ci_low` and `ci_high` beside `value`; `label` makes a line's name of what stands in `rows`."""
-    cells = df[[value, "ci_low", "ci_high"]].map(_rounded).map(_shown)
-    text = cells[value] + " [" + cells["ci_low"] + ", " + cells["ci_high"] + "]"
-    wide = df.assign(**{value: text.where(df["ci_low"].notna(), cells[value])}).pivot(
-        index=rows, columns=columns, values=value
-    )
+    `df` has columns `ci_low` and `ci_high` beside `value`."""
+    cells = map(_with_interval, df[value], df["ci_low"], df["ci_high"])
+    wide = df.assign(**{value: list(cells)}).pivot(index=rows, columns=columns, values=value)
     wide = wide.reindex(index=df[rows].unique(), columns=df[columns].unique()).fillna(ABSENT)
-    wide = wide.rename(index=label).rename_axis(columns=None).reset_index()
-    return _styled(wide.rename(columns=one_line).map(one_line), f"{caption} {rows} {columns}", captioned(caption))
+    wide.index = [one_line(labels.in_column(rows, name)) for name in wide.index]
+    wide.columns = [one_line(labels.in_column(columns, name)) for name in wide.columns]
+    wide = wide.rename_axis(index=labels.header(rows)).reset_index()
+    return _styled(wide, f"{caption} {rows} {columns}", captioned(caption))
+
+
+def _for_readers(tidy: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """A table's cells as they are shown, and how Markdown aligns its columns."""
+    shown, names = {}, list(tidy.columns)
+    merged = {}  # the bounds of a column that stand behind it
+    for name, *behind in zip(names, names[1:], names[2:], strict=False):
+        if tuple(behind) in BOUNDS:
+            merged[name] = behind
+    for name in names:
+        if any(name in bounds for bounds in merged.values()):
+            continue
+        cells = tidy[name].map(_shown)
+        if name in merged:
+            cells = map(_with_interval, tidy[name], *(tidy[bound] for bound in merged[name]))
+        shown[name] = [one_line(labels.in_column(name, cell)) for cell in cells]
+    aligned = ["---:" if pd.api.types.is_numeric_dtype(tidy[name]) else "---" for name in shown]
+    return pd.DataFrame(shown).rename(columns=lambda name: one_line(labels.header(name))), aligned
+
+
+def _with_interval(value, low, high) -> str:
+    """ "0.236 [0.219, 0.254]": three digits, as more would be noise beside an interval."""
+    value, low, high = (_shown(round_significant(float(x), 3) if _is_number(x) else x) for x in (value, low, high))
+    return value if ABSENT in (low, high) else f"{value} [{low}, {high}]"
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (float, int, np.floating, np.integer)) and math.isfinite(value)
 
 
 def _styled(text: pd.DataFrame, name: str, caption: str):
@@ -183,8 +215,7 @@ def _shown(value) -> str:
     return one_line(value)
 
 
-def _markdown(text: pd.DataFrame, tidy: pd.DataFrame) -> str:
-    aligned = ["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in tidy.dtypes]
+def _markdown(text: pd.DataFrame, aligned: list[str]) -> str:
     rows = [[plain(cell) for cell in row] for row in (list(text.columns), *text.to_numpy().tolist())]
     return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], aligned, *rows[1:]))
 

@@ -38,6 +38,8 @@ def test_without_noise_every_rule_is_the_undefended_shop(shop):
         np.testing.assert_array_equal(calm.exposed(ITEMS), shop.exposed(ITEMS))
         other = smooth_photos(3, seed=7)
         np.testing.assert_array_equal(calm.exposed(ITEMS, other), shop.exposed(ITEMS, other))
+        np.testing.assert_array_equal(calm.ranks(ITEMS, other), shop.ranks(ITEMS, other))
+        np.testing.assert_array_equal(calm.lists([0, 2], 4), shop.lists([0, 2], 4))
         for name, values in shop.accuracy().items():
             np.testing.assert_allclose(calm.accuracy()[name], values)
 

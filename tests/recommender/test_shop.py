@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from toys import ITEMS, extractor, shop
 
 from vars_core.recommender.shop import Shop
@@ -23,3 +24,12 @@ def test_untouched_photos_have_the_clean_ranks(shop):
 def test_owners_are_left_out(shop):
     everyone = Shop(**{**vars(shop), "reporting_users": np.arange(40)})
     assert np.isnan(everyone.exposed(ITEMS)[0]).tolist() == [True, False, False]
+
+
+def test_lists_are_the_best_that_a_user_does_not_have(shop):
+    rows = [0, 3]
+    for row, listed in zip(rows, shop.lists(rows, 5), strict=True):
+        scores = shop.clean_scores[row].clone()
+        owned = shop.split.train[[shop.reporting_users[row]]].toarray()[0].astype(bool)
+        scores[torch.as_tensor(owned)] = -torch.inf
+        assert listed.tolist() == scores.argsort(descending=True)[:5].tolist()

@@ -12,7 +12,6 @@ In reading order:
     noisy_tiers  the ways that each tier has there
     certificate  what no attack on it can exceed, with proof
     promises     those bounds by item and budget, from counted draws
-    explorer     attacked photos to try out, in JupyterLab and on the site
 
 It imports every room below: `detection`, `reconstruction`, `attacks`, `recommender`, `data`.
 

@@ -159,6 +159,17 @@ class RandomisedShop:
         listed = self.served_scores(users, items, photos, "upload", *stream) > needed
         return np.where(torch.isposinf(needed).cpu(), np.nan, listed.cpu().double())
 
+    def ranks(self, items, photos: np.ndarray | None = None) -> np.ndarray:
+        """Ranks (U, A) for the reporting users, each item alone with its photo replaced (None: its own)."""
+        users = self.shop.reporting_users
+        lookup = ranking.RankLookup(self.clean_scores[users], self.shop.split.train[users])
+        return lookup.ranks(items, self.served_scores(users, items, photos, "upload"))
+
+    def lists(self, rows, length: int) -> np.ndarray:
+        """The first items of the lists of reporting users number `rows`: (len(rows), length)."""
+        users = self.shop.reporting_users[rows]
+        return ranking.top_k(self.clean_scores[users], self.shop.split.train[users], length)
+
     def hits(self, items, photos: np.ndarray | None, draws: int, *stream, one: RandomisedShop | None = None,
         progress_file: Path | None = None,
     ) -> Hits:  # fmt: skip

@@ -21,6 +21,7 @@ In reading order:
     as_published       an exhibit: a nominal ε = 4 that is 0.92
     transfer           photos made on one model, tried on another
     poisoning          attacked photos that the recommender is trained on
+    explorer           attacked photos to try out, in JupyterLab and on the site
     sanity             checks that an attack's numbers must pass to be believed
 
 It imports `recommender`, `data` and the modules at the top of the package.

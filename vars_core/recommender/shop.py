@@ -87,6 +87,10 @@ class Shop:
         """Ranks (U, A) for the reporting users, each item alone with its photo replaced (None: its own)."""
         return self.ranks_with(items, self.features[items] if photos is None else self.served_features(photos))
 
+    def lists(self, rows, length: int) -> np.ndarray:
+        """The first items of the lists of reporting users number `rows`: (len(rows), length)."""
+        return ranking.top_k(self.clean_scores[rows], self.split.train[self.reporting_users[rows]], length)
+
     def exposed(self, items, photos: np.ndarray | None = None) -> np.ndarray:
         """1[r ≤ k] (U, A), NaN where the user has the item."""
         return attack_metrics.exposed(self.ranks(items, photos), self.k)

@@ -3,8 +3,7 @@
 (() => {
   const root = document.getElementById("explorer");
   if (!root || typeof EXPLORER === "undefined" || EXPLORER === null) return;
-  const WORDS = { none: "no defence", filter: "filter and detector", noise: "noise and filter", hook: "look like a bestseller", reach: "be in many lists" };
-  const data = EXPLORER, budgets = [0, ...data.epsilons];
+  const data = EXPLORER, WORDS = data.words, budgets = [0, ...data.epsilons];
   const make = (kind, parent, text, attributes = {}) => {
     const node = document.createElement(kind);
     if (text !== undefined && text !== null) node.textContent = text; // names from a catalogue stay text

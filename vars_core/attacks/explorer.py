@@ -4,43 +4,69 @@ them. `collect` gives all of it as plain values, from which `widget` and the sit
 import base64
 import html
 import io
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from vars_core.adaptive.randomised import RandomisedShop
-from vars_core.detection.defence import Defence
-from vars_core.detection.detectors import score_photos
-from vars_core.recommender import ranking
 from vars_core.recommender.shop import Shop
 
 GAIN = 8  # of shown changes
 PLACES = 8  # of a list that are shown
 
 
+WORDS = {
+    "none": "no defence",
+    "filter": "filter and detector",
+    "noise": "noise and filter",
+    "hook": "look like a bestseller",
+    "reach": "be in many lists",
+    "insa": "be in many lists (insa)",
+}
+
+
+class Place(Protocol):
+    """Where photos are seen and items ranked: a shop, or one behind a defence."""
+
+    def ranks(self, items, photos: np.ndarray | None = None) -> np.ndarray:
+        """Ranks (U, A) for the reporting users, each item alone with its photo replaced."""
+
+    def lists(self, rows, length: int) -> np.ndarray:
+        """The first items of the lists of reporting users number `rows`: (len(rows), length)."""
+
+
 def collect(
-    places: dict[str, Shop | RandomisedShop], defence: Defence, items, made: dict[tuple[str, str, int], np.ndarray]
+    shop: Shop,
+    items,
+    made: Mapping[tuple[str, str, int], np.ndarray],
+    behind: Mapping[str, Place] | None = None,
+    detector: Callable[[np.ndarray], np.ndarray] | None = None,
+    threshold: float | None = None,
+    rate: str = "",
 ) -> dict:
-    """All that is shown of `items` (A,): `places` are the shops by defence, the undefended one as "none"; `made` are
+    """All that is shown of `items` (A,) in `shop`, and in the same shop `behind` each of several defences: `made` are
     photos (A, H, W, 3) by goal, what the seller knows (a defence's name, "none": the extractor alone) and ε.
 
     What a seller who knows one defence made is shown behind that one; lists are those of one user an item, whom the
-    strongest undefended attack wins. Numbers are rounded to 4 digits."""
-    shop = places["none"]
+    strongest undefended attack wins. A `detector` scores uint8 photos and flags those above `threshold`, which it
+    does to `rate` % of honest ones. Numbers are rounded to 4 digits."""
+    places = {"none": shop, **(behind or {})}
     shares, ranks = {}, {}
-    for (goal, knows, epsilon), photos in (made | {("none", "none", 0): shop.photos(items)}).items():
+    for (goal, knows, epsilon), photos in (dict(made) | {("none", "none", 0): shop.photos(items)}).items():
         for name in [*places] if knows == "none" else [knows]:
-            found = _ranks(places[name], items, photos)
+            found = places[name].ranks(items, photos)
             ranks[goal, knows, epsilon, name] = found
             shares[goal, knows, epsilon, name] = np.nanmean(np.where(np.isnan(found), np.nan, found <= shop.k), 0)
     strongest = max((key for key in ranks if key[3] == "none"), key=lambda key: np.nanmean(shares[key]))
     users = np.nanargmin(np.where(np.isnan(ranks[strongest]), np.inf, ranks[strongest]), axis=0)
-    top = {name: _lists(place, users) for name, place in places.items()}
-    scores = {key: score_photos(defence.score, photos) for key, photos in made.items()}
+    top = {name: place.lists(users, min(PLACES, shop.k)) for name, place in places.items()}
+    scores = {key: _scores(detector, photos) for key, photos in made.items()}
+    untouched = _scores(detector, shop.photos(items))
     known = sorted({int(item) for lists in top.values() for item in lists.flat} | set(map(int, items)))
     names = shop.catalogue.items
     return {
-        "threshold": _short(defence.threshold(defence.operating_rate)), "rate": defence.operating_rate, "k": shop.k,
+        "threshold": None if threshold is None else _short(threshold), "rate": rate, "k": shop.k, "words": WORDS,
         "simulated": bool(shop.catalogue.simulated), "defences": list(places), "gain": GAIN,
         "goals": list(dict.fromkeys(goal for goal, *_ in made)),
         "epsilons": sorted({epsilon for *_, epsilon in made}),
@@ -50,12 +76,12 @@ def collect(
             {
                 "item": int(item),
                 "photo": _encoded(shop.photos([item])[0]),
-                "score": _short(score_photos(defence.score, shop.photos([item]))[0]),
+                "score": untouched[a],
                 "lists": {name: list(map(int, top[name][a])) for name in places},
                 "cases": {
                     "|".join(map(str, key)): {
                         "change": _encoded((photos[a].astype(int) - shop.photos([item])[0] + 128).astype(np.uint8)),
-                        "score": _short(scores[key][a]),
+                        "score": scores[key][a],
                     }
                     for key, photos in made.items()
                 },
@@ -69,26 +95,15 @@ def collect(
     }  # fmt: skip
 
 
-def _ranks(place: Shop | RandomisedShop, items, photos) -> np.ndarray:
-    if not isinstance(place, RandomisedShop):
-        return place.ranks(items, photos)
-    users = place.shop.reporting_users
-    lookup = ranking.RankLookup(place.clean_scores[users], place.shop.split.train[users])
-    return lookup.ranks(items, place.served_scores(users, items, photos, "upload"))
+def _scores(detector, photos) -> list[float | None]:
+    return [None] * len(photos) if detector is None else [_short(score) for score in detector(photos)]
 
 
-def _lists(place: Shop | RandomisedShop, users) -> np.ndarray:
-    """The first items of the lists of `users`, rows among the reporting users: (A, PLACES)."""
-    shop = place.shop if isinstance(place, RandomisedShop) else place
-    chosen = shop.reporting_users[users]
-    scores = place.clean_scores[chosen] if isinstance(place, RandomisedShop) else place.clean_scores[users]
-    return ranking.top_k(scores, shop.split.train[chosen], min(PLACES, shop.k))
-
-
-def _encoded(photo: np.ndarray, kind: str = "PNG", **options) -> str:
-    """A photo (H, W, 3), uint8, as a data URI."""
+def _encoded(photo: np.ndarray, kind: str = "WEBP", **options) -> str:
+    """A photo (H, W, 3), uint8, as a data URI: to the last bit, unless a kind is named that isn't."""
     file = io.BytesIO()
-    Image.fromarray(photo).save(file, kind, optimize=True, **options)
+    exact = {"lossless": True, "quality": 100, "method": 6}  # two thirds of a PNG's size
+    Image.fromarray(photo).save(file, kind, **(exact if kind == "WEBP" else options))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -98,15 +113,6 @@ def _decoded(uri: str) -> np.ndarray:
 
 def _short(value) -> float:
     return float(f"{float(value):.4g}")
-
-
-WORDS = {
-    "none": "no defence",
-    "filter": "filter and detector",
-    "noise": "noise and filter",
-    "hook": "look like a bestseller",
-    "reach": "be in many lists",
-}
 
 
 def shown(data: dict, place: int, goal: str, epsilon: int, defence: str, knows: bool) -> str:
@@ -127,10 +133,14 @@ def shown(data: dict, place: int, goal: str, epsilon: int, defence: str, knows: 
         for name, picture in sheet.items()
     )
     category, listed = html.escape(data["categories"][str(item["item"])]), item["lists"][defence]
-    flagged = "flagged" if case["score"] > data["threshold"] else "not flagged"
+    told = ""
+    if case["score"] is not None:
+        flagged = "flagged" if case["score"] > data["threshold"] else "not flagged"
+        told = (
+            f" The detector's score is {case['score']:.2f}: {flagged}, as the threshold is {data['threshold']:.2f}."
+        )
     return (
-        f"<p>{category}: in <b>{share:.2%}</b> of the lists (untouched {before[0]:.2%}). The detector's score is "
-        f"{case['score']:.2f}: {flagged}, as the threshold is {data['threshold']:.2f}.</p>{pictures}"
+        f"<p>{category}: in <b>{share:.2%}</b> of the lists (untouched {before[0]:.2%}).{told}</p>{pictures}"
         + _row(data, "before", placed(listed, item["item"], before[1]), item["item"], before[1])
         + _row(data, "after", placed(listed, item["item"], rank), item["item"], rank)
     )
@@ -155,14 +165,16 @@ def widget(data: dict):
     """Choices and a view of what `collect` gave, for JupyterLab."""
     import ipywidgets as widgets  # here: only a notebook shows it
 
+    words = data["words"]
     names = [f"{n + 1} · {data['categories'][str(item['item'])]}" for n, item in enumerate(data["items"])]
     choices = {
         "place": widgets.Dropdown(options=list(zip(names, range(len(names)), strict=True)), description="item"),
-        "goal": widgets.Dropdown(options=[(WORDS.get(g, g), g) for g in data["goals"]], description="goal"),
+        "goal": widgets.Dropdown(options=[(words.get(g, g), g) for g in data["goals"]], description="goal"),
         "epsilon": widgets.SelectionSlider(options=[0, *data["epsilons"]], description="ε"),
-        "defence": widgets.Dropdown(options=[(WORDS.get(d, d), d) for d in data["defences"]], description="defence"),
+        "defence": widgets.Dropdown(options=[(words.get(d, d), d) for d in data["defences"]], description="defence"),
         "knows": widgets.Checkbox(description="the seller knows the defence"),
     }
+    asked = [c for name, c in choices.items() if len(data["defences"]) > 1 or name not in ("defence", "knows")]
     view = widgets.HTML()
 
     def update(_=None):
@@ -171,4 +183,4 @@ def widget(data: dict):
     for choice in choices.values():
         choice.observe(update, "value")
     update()
-    return widgets.VBox([*choices.values(), view])
+    return widgets.VBox([*asked, view])
