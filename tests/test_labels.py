@@ -73,6 +73,8 @@ def test_columns(name, text):
         ("contrast", "reach:pgd − pgd", "reach (PGD) − hook (PGD)"),
         ("victim", "vbpr", "VBPR"),
         ("measure", "pgd@8 feature_recovery", "feature recovery, hook (PGD), ε = 8"),
+        ("measure", "fpr@1 noise@8", "false alarms where 1 % are allowed, noise, ε = 8"),
+        ("measure", "fpr@1", "false alarms where 1 % are allowed"),
         ("edit", "shift", "shifted by a pixel"),
         ("edit", "noise, ε = 4", "noise, ε = 4"),
         ("category", "none", "none"),

@@ -87,7 +87,7 @@ def attack(name: str) -> str:
 
 
 def defence(name: str) -> str:
-    """ "filter, adaptive" for filter_adaptive, "global ViT" for global_vit, "noise + convolution" for noise + conv."""
+    """filter, adaptive for filter_adaptive; global ViT for global_vit; noise + convolution for noise + conv."""
     if " + " in name:
         return " + ".join(defence(part) for part in name.split(" + "))
     if name in DEFENCES:
@@ -120,11 +120,17 @@ def header(name: str) -> str:
     return _WITHIN.sub(lambda found: attack(found[0]), measure(first) + blank + rest)
 
 
+def _measure_of_attack(name: str) -> str:
+    """ "AUROC, hook (PGD), ε = 8" for "auroc pgd@8", in whatever order."""
+    words = sorted(name.split(" "), key=lambda word: attack(word) != word)
+    return ", ".join(measure(attack(word)) for word in words)
+
+
 _COLUMNS = {
     "attack": attack, "contrast": lambda name: " − ".join(map(attack, name.split(" − "))),
     "defence": defence, "filter": defence, "variant": defence, "detector": defence, "arm": defence,
     "recommender": recommender, "victim": recommender, "model": recommender,
-    "metric": measure, "measure": lambda name: ", ".join(measure(attack(word)) for word in name.split(" ")[::-1]),
+    "metric": measure, "measure": _measure_of_attack,
     "edit": lambda name: EDITS.get(name, name), "check": lambda name: name.replace("_", " "),
 }  # fmt: skip
 

@@ -139,12 +139,13 @@ def name_lines(axis: Axes) -> None:
     axis.figure.draw_without_rendering()  # only then is it known where things are
     lines = [line for line in axis.lines if not line.get_label().startswith("_")]
     ends = {line: line.get_transform().transform(line.get_xydata()[-1])[1] for line in lines}
-    lines, height = sorted(lines, key=ends.get), 11 * axis.figure.dpi / 72
+    lines, height = sorted(lines, key=ends.get), 12.5 * axis.figure.dpi / 72
     places = np.array([ends[line] for line in lines])
     for _ in range(100):  # those that are too near move apart, each half the way
         missing = np.clip(height - np.diff(places), 0, None) / 2
         places[:-1] -= missing
         places[1:] += missing
+    places -= max(0, places.max(initial=0) - axis.get_window_extent().y1)  # a title is above
     for line, place in zip(lines, places, strict=True):
         colour = 0.75 * np.array(matplotlib.colors.to_rgb(line.get_color()))  # darker: as text they must be read
         up = (place - ends[line]) * 72 / axis.figure.dpi
@@ -203,6 +204,13 @@ def photo_grid(
         if row_titles is not None:
             axes[r, 0].set_ylabel(label(row_titles[r]), fontsize="small")
     return fig
+
+
+def frame(axis: Axes) -> None:
+    """A thick frame around a photo of a sheet."""
+    axis.patch.set_visible(False)
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=_RED, linewidth=4)
 
 
 def _drawn(fig: Figure, **options) -> bytes:

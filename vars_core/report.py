@@ -60,8 +60,9 @@ def table(df: pd.DataFrame, name: str, caption: str):
     """Write `df` as reports/tables/<name>.csv, .md and .tex; return it styled for display.
 
     `name` is "03_attacks/rank_shift". A meaningful index becomes columns. Floats keep 4 significant digits;
-    a missing value is empty in the CSV and "–" elsewhere. Columns `ci_low` and `ci_high`, or `low` and `high`, stand
-    behind the value that they belong to, and are shown with it: "0.236 [0.219, 0.254]".
+    a missing value is empty in the CSV and "–" elsewhere. Columns `ci_low` and `ci_high`, `low` and `high`, or
+    `<name> low` and `<name> high` stand behind the value that they belong to, and are shown with it: "0.236 [0.219,
+    0.254]".
     """
     _check_name(name)
     tidy = df.reset_index(drop=_plain_index(df)).map(_rounded)
@@ -96,7 +97,7 @@ def _for_readers(tidy: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     shown, names = {}, list(tidy.columns)
     merged = {}  # the bounds of a column that stand behind it
     for name, *behind in zip(names, names[1:], names[2:], strict=False):
-        if tuple(behind) in BOUNDS:
+        if tuple(behind) in (*BOUNDS, (f"{name} low", f"{name} high")):
             merged[name] = behind
     for name in names:
         if any(name in bounds for bounds in merged.values()):

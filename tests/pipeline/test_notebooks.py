@@ -212,3 +212,9 @@ def test_no_bare_relative_paths(path):
         assert not (literal and name in ("open", "Path", "read_csv", "imread")), (
             f"{name}: use paths.read_from or paths.write_to"
         )
+
+
+@each
+def test_a_story_has_forty_cells_at_most(path):
+    cells = [c for c in notebooks.read(path).cells if not {"exercise", "solution"} & set(notebooks.tags(c))]
+    assert len(cells) <= 40
