@@ -17,8 +17,8 @@ override WITH := $(value WITH)
 override OPTIONS := $(value OPTIONS)
 export NAME DATA WEIGHTS EXTRACTOR PROFILE SET RUN WITH OPTIONS
 
-.PHONY: help env repro test fuzz class smoke lab check compare lint strip profile weights lock readme timings catalogue student peers site slides \
-  clean
+.PHONY: help env repro test fuzz class smoke lab check compare lint strip profile weights lock readme timings catalogue student solutions peers site \
+  slides clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -122,6 +122,9 @@ catalogue: env  ## make catalogue NAME=… DATA=folder [WEIGHTS=file] [EXTRACTOR
 
 student: env  ## copies of the notebooks without solutions, in scratch/student
 	@$(PY) -m vars_core.pipeline.notebooks student --to scratch/student
+
+solutions: env  ## the notebooks with solutions, verdicts and their output, in scratch/solutions; runs them: 20 minutes
+	$(PY) -m vars_core.pipeline.solutions scratch/solutions
 
 clean:  ## remove scratch/ and caches; data, models and reports stay
 	rm -rf scratch .pytest_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ In reading order:
     faults     a full disk, a dead kernel, a folder that can't be written, in a line
     kernels    a process for each notebook, forked from one that has done the imports
     notebooks  notebooks as files: stripped, executed and canonical, without solutions
+    solutions  the instructor's copies, executed with the solutions
     readme     the README's tables from the reports
     site       the site's sources, laid out for Sphinx
     slides     a course's slides, laid out for Sphinx
