@@ -18,7 +18,7 @@ def root(project):
     project("01_data", "1")
     folder = project.root / "reports"
     files = {
-        "metrics/02_recommender.json": {"vbpr": {"hr@20": 0.12345, "cold_auc": 0.7}},
+        "metrics/02_recommender.json": {"vbpr": {"hr@20": 0.12345, "cold_auc": 0.7, "cold_auc_ci": [0.65, 0.75123]}},
         "tables/01_data/answer.json": {"question": "How | many?", "answer": "1,999 users."},
         "catalogues/posters/run.json": {"simulated": False, "profile": "real"},
         "catalogues/posters/metrics/01_data.json": {"users": 12345},
@@ -47,22 +47,57 @@ def test_an_unknown_block_is_named(root):
 
 
 def test_catalogues_stand_side_by_side(root):
-    table = readme.catalogue_table(root)
+    table = readme.BLOCKS["recommenders"](root, "")
     clothing, posters = "[clothing](reports/catalogues/clothing)", "[posters](reports/catalogues/posters)"
     assert table.startswith(f"|  | synthetic | {clothing}, simulated feedback | {posters} |")
     assert table.splitlines()[2] == "| profile | laptop | – | real |"
-    assert "| users | – | – | 12,345 |" in table and "| VBPR, HR@20 | 0.123 | – | – |" in table
+    assert "| users | – | – | 12,345 |" in table and "| HR@20, VBPR | 12.3 % | – | – |" in table
+    assert "| cold AUC, VBPR | 0.700 [0.650, 0.751] | – | – |" in table
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.0262, 0.0148, 0.0385), "2.6 % [1.5, 3.9]"),
+        ((0.552, 0.5, 0.6), "55.2 % [50, 60]"),
+        ((0.000574,), "0.057 %"),
+        ((-0.0325,), "-3.2 %"),
+        ((0.0999,), "9.99 %"),
+        ((1.0, 0.975, 1.0), "100 % [97.5, 100]"),
+        ((0.0,), "0 %"),
+    ],
+)
+def test_a_share_is_written_in_per_cent(numbers, text):
+    assert readme._share(*numbers) == text
+
+
+def test_the_first_table_has_no_intervals(root):
+    (root / "reports/metrics/03_attacks.json").write_text(
+        '{"exposure@20": {"none": 0.006, "none_ci": [0.004, 0.009]}}'
+    )
+    assert "| untouched photos | 0.6 % | – | – |" in readme.BLOCKS["lists"](root, "")
+    assert "| untouched | 0.6 % [0.4, 0.9] | – | – |" in readme.BLOCKS["attacks"](root, "")
+
+
+def test_what_honest_photos_pay(root):
+    rows = "detector,edit,metric,value,ci_low,ci_high,n\nbce,jpeg75,fpr@1,0.9,0.8,1,9\n"
+    rows += 'contrastive,jpeg75,fpr@1,0.17,0.1,0.25,90\ncontrastive,"noise, ε = 4",fpr@1,0.02,0.01,0.03,90\n'
+    table = root / "reports/catalogues/posters/tables/05_detection/benign.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text(rows, encoding="utf-8")
+    made = readme.honest_table(root)
+    assert "| JPEG-75 | – | – | 17 % [10, 25] |" in made and "| noise, ε = 4 | – | – | 2 % [1, 3] |" in made
 
 
 def test_a_damaged_report_is_named(root):
     (root / "reports/metrics/02_recommender.json").write_text("{<<<<<<<")
     with pytest.raises(ValueError, match=r"02_recommender\.json: not JSON"):
-        readme.catalogue_table(root)
+        readme.BLOCKS["recommenders"](root, "")
 
 
 def test_reports_are_read_alike_in_every_locale(root):
     (root / "reports/metrics/03_attacks.json").write_text('{"ε = 4": 0.5}', encoding="utf-8")
-    (root / "README.md").write_text("<!-- begin:catalogues -->\n<!-- end:catalogues -->", encoding="utf-8")
+    (root / "README.md").write_text("<!-- begin:recommenders -->\n<!-- end:recommenders -->", encoding="utf-8")
     latin = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "vars_core.pipeline.readme"]
     done = subprocess.run(command, env=latin, capture_output=True, text=True, cwd=root)

@@ -17,7 +17,8 @@ In reading order:
     kernels    a process for each notebook, forked from one that has done the imports
     notebooks  notebooks as files: stripped, executed and canonical, without solutions
     solutions  the instructor's copies, executed with the solutions
-    readme     the README's tables from the reports
+    headlines  which numbers the tables of README.md and reports/README.md hold
+    readme     those tables, made from the reports
     site       the site's sources, laid out for Sphinx
     slides     a course's slides, laid out for Sphinx
     timings    how long stages take, by machine and profile

@@ -5,97 +5,19 @@ A block stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; NAME is on
 """
 
 import argparse
+import csv
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vars_core import param_file, paths
-from vars_core.pipeline import notebooks, timings
+from vars_core import labels, param_file, paths
+from vars_core.pipeline import headlines, notebooks, timings
 
 PAGES = ("README.md", "reports/README.md", "docs/times.md")
 ABSENT = "–"
 BLOCK = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
-
-REACH = "reach:pgd@8"
-CALM = "sigma@0.25"
-SUBTLE = "reach:pgd@4"  # nobody sees it
-VICTIMS = {
-    "bprmf": "BPR-MF",
-    "visualknn": "visual k-NN",
-    "vbpr": "VBPR",
-    "amr": "AMR",
-    "lightgcn": "LightGCN, visual",
-    "dvbpr": "DVBPR",
-}
-FILTERS = {"global_vit": "global ViT", "jpeg75": "JPEG 75"}
-RECOVERED = [("global_vit", 2), ("global_vit", 4), ("global_vit", 8), ("jpeg75", 8)]
-CLEAN = [
-    ("feature change on clean photos", ["clean_feature_mse"]),
-    ("exposure recovery, reach", ["exposure_recovery", REACH]),
-    ("NDCG@20 lost on clean photos", ["clean_ndcg_loss"]),
-]
-HEADLINES = [  # row title, metrics file, keys
-    ("users", "01_data", ["users"]),
-    ("items", "01_data", ["items"]),
-    *(
-        (f"{title}, {metric}", "02_recommender", [name, key])
-        for metric, key in (("HR@20", "hr@20"), ("AUC", "auc"), ("cold AUC", "cold_auc"))
-        for name, title in VICTIMS.items()
-    ),
-    ("exposure@20, no attack", "03_attacks", ["exposure@20", "none"]),
-    ("exposure@20, PGD to a hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
-    ("exposure@20, promote, ε = 8", "03_attacks", ["exposure@20", "promote:pgd@8"]),
-    ("exposure@20, insa, ε = 8", "03_attacks", ["exposure@20", "insa:pgd@8"]),
-    ("exposure@20, reach, ε = 4", "03_attacks", ["exposure@20", SUBTLE]),
-    ("exposure@20, reach, ε = 8", "03_attacks", ["exposure@20", REACH]),
-    *(
-        (f"feature recovery, ε = {e}, {FILTERS[arm]}", "04_reconstruction", [arm, "feature_recovery", f"pgd@{e}"])
-        for arm, e in RECOVERED
-    ),
-    *(
-        (f"{title}, {arm}", "04_reconstruction", [key, *keys])
-        for title, keys in CLEAN
-        for key, arm in FILTERS.items()
-    ),
-    *((f"detector, AUROC, ε = {e}", "05_detection", ["contrastive", "auroc", f"pgd@{e}"]) for e in (2, 8)),
-    *((f"detector, TPR at 1 % FPR, ε = {e}", "05_detection", ["contrastive", "tpr@1", f"pgd@{e}"]) for e in (2, 8)),
-    ("detector, AUROC against noise, ε = 8", "05_detection", ["contrastive", "auroc", "attack_vs_noise@8"]),
-    ("detector, AUROC, attack it never saw", "05_detection", ["contrastive", "auroc", "unseen@8"]),
-    (
-        "reaches lists unflagged (1 % FPR), reach, ε = 8, seller knows f",
-        "07_adaptive",
-        ["T0", "both", "asr@1", REACH],
-    ),
-    ("… and the filter (T2)", "07_adaptive", ["T2", "both", "asr@1", REACH]),
-    ("… and the detector (T3)", "07_adaptive", ["T3", "both", "asr@1", REACH]),
-    ("the same without a defence", "07_adaptive", ["T0", "none", "exposure@20", REACH]),
-    ("exposure@20, reach, ε = 4, seller knows R (T2)", "07_adaptive", ["T2", "filter", "exposure@20", SUBTLE]),
-    ("… in the adaptive regime", "07_adaptive", ["T2", "filter_adaptive", "exposure@20", SUBTLE]),
-    ("… behind noise", "07_adaptive", ["T2", "randomised", "exposure@20", SUBTLE]),
-    ("… without a filter", "07_adaptive", ["T2", "none", "exposure@20", SUBTLE]),
-    ("NDCG@20 lost behind that noise (σ = 0.25), mean of 32 draws", "08_certificate", [CALM, "mean_rule_ndcg_loss"]),
-    ("… median of 32 draws", "08_certificate", [CALM, "clean_ndcg_loss"]),
-    ("cold AUC behind that noise", "08_certificate", [CALM, "cold_auc"]),
-    *(
-        (f"no attack exceeds, behind noise, ε = {e}", "08_certificate", ["certified_exposure", e])
-        for e in ("0.5", "1", "2", "4")
-    ),
-]
-
-
-LISTS = [  # row of the README's first table: title, metrics file, keys; at ε = 4, which nobody sees
-    ("untouched photos", "03_attacks", ["exposure@20", "none"]),
-    ("attacked, no defence", "07_adaptive", ["T2", "none", "exposure@20", SUBTLE]),
-    ("filter and detector, the seller does not know them", "07_adaptive", ["T0", "both", "asr@1", SUBTLE]),
-    ("… the seller knows both", "07_adaptive", ["T3", "both", "asr@1", SUBTLE]),
-    (
-        "behind noise, the seller knows everything but the draws",
-        "07_adaptive",
-        ["T2", "randomised", "exposure@20", SUBTLE],
-    ),
-]
 
 
 def regenerated(text: str, root: Path, page: str = "README.md") -> str:
@@ -121,31 +43,6 @@ def old_pages(root: Path) -> dict[Path, str]:
             if new != text:
                 found[path] = new
     return found
-
-
-def lists_table(root: Path, up: str = "") -> str:
-    """What share of lists attacked items reach, by what defends and what the seller knows, a column per catalogue."""
-    metrics = {head: found for head, _, found in _catalogues(root, up)}
-    rows = [
-        [title, *(_per_cent(_value(found.get(file, {}), keys)) for found in metrics.values())]
-        for title, file, keys in LISTS
-    ]
-    promised = [_promise(found.get("08_certificate", {})) for found in metrics.values()]
-    costs = [
-        _per_cent(_value(found.get("08_certificate", {}), [CALM, "mean_rule_ndcg_loss"]))
-        for found in metrics.values()
-    ]
-    rows += [["no attack whatsoever exceeds, at ±1 and ±4", *promised], ["NDCG@20 that the noise costs", *costs]]
-    return _table(["share of top-20 lists, photos changed by at most ±4 of 255", *metrics], rows)
-
-
-def _promise(found: dict) -> str:
-    bounds = [_per_cent(_value(found, ["certified_exposure", epsilon])) for epsilon in ("1", "4")]
-    return ABSENT if bounds == [ABSENT, ABSENT] else " and ".join(bounds)
-
-
-def _per_cent(value) -> str:
-    return ABSENT if value is None else f"{100 * value:.2g} %" if abs(value) < 0.1 else f"{100 * value:.0f} %"
 
 
 def notebook_table(root: Path, up: str = "") -> str:
@@ -178,32 +75,89 @@ def time_table(root: Path, up: str = "") -> str:
     return _table(["minutes", *heads], rows)
 
 
-def catalogue_table(root: Path, up: str = "") -> str:
-    """The headline numbers of the synthetic catalogue beside those of every published one, each with its profile."""
-    known = list(_catalogues(root, up))
+def numbers_table(name: str, *, intervals: bool = True) -> Callable[[Path, str], str]:
+    """Makes the table `name` of `headlines`: a column for the synthetic catalogue and for every published one, values
+    with their intervals where the run gives them."""
+
+    def made(root: Path, up: str = "") -> str:
+        known = list(_catalogues(root, up))
+        rows = [
+            [row.title, *(_written(found.get(row.file, {}), row, intervals) for *_, found in known)]
+            for row in headlines.TABLES[name]
+        ]
+        about = [["profile", *(profile for _, profile, _ in known)]] if name == "recommenders" else []
+        return _table([headlines.HEADS[name], *(column for column, *_ in known)], [*about, *rows])
+
+    return made
+
+
+def honest_table(root: Path, up: str = "") -> str:
+    """What share of honestly edited or noisy photos each catalogue's detector flags."""
+    columns, shares = [], []
+    for (head, *_), folder in zip(_catalogues(root, up), _folders(root), strict=True):
+        columns.append(head)
+        shares.append(_flagged(folder / "tables" / "05_detection" / "benign.csv"))
     rows = [
-        [title, *(_number(_value(found.get(file, {}), keys)) for *_, found in known)]
-        for title, file, keys in HEADLINES
+        [labels.in_column("edit", edit), *(found.get(edit, ABSENT) for found in shares)] for edit in headlines.HONEST
     ]
-    return _table(["", *(head for head, *_ in known)], [["profile", *(profile for _, profile, _ in known)], *rows])
+    return _table(["honest photos flagged at 1 % false alarms", *columns], rows)
+
+
+def _flagged(table: Path) -> dict[str, str]:
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("detector") == "contrastive"]
+    return {row["edit"]: _share(*(float(row[name]) for name in ("value", "ci_low", "ci_high"))) for row in rows}
+
+
+def _written(metrics: dict, row: headlines.Row, intervals: bool) -> str:
+    """A value as a table has it, "2.6 % [1.5, 3.9]", or a dash where the run has none."""
+    value, bounds = _value(metrics, row.keys), _value(metrics, [*row.keys[:-1], f"{row.keys[-1]}_ci"])
+    if value is None:
+        return ABSENT
+    bounds = bounds if intervals and bounds else ()
+    if row.kind == "share":
+        return _share(value, *bounds)
+    if row.kind == "score":
+        return f"{value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+    return f"{value:,}"
+
+
+def _share(value: float, low: float | None = None, high: float | None = None) -> str:
+    """A share in per cent, with its interval; more digits below 10."""
+    text = [f"{100 * x:.2g}" if abs(x) < 0.0995 else f"{100 * x:.3g}" for x in (value, low, high) if x is not None]
+    return f"{text[0]} %" + (f" [{text[1]}, {text[2]}]" if len(text) == 3 else "")
 
 
 def _catalogues(root: Path, up: str) -> Iterator[tuple[str, str, dict]]:
     """Column head, profile and metrics by notebook of the pipeline's own run and of every published one."""
     own = timings.profile(param_file.read(root / "params.yaml"), root / "profiles")
     yield "synthetic", own, _metrics(root / "reports" / "metrics")
-    for run in sorted((root / "reports" / "catalogues").glob("*/run.json")):
-        folder, about = run.parent, _json(run)
+    for folder in _folders(root)[1:]:
+        about = _json(folder / "run.json")
         head = f"[{folder.name}]({up}reports/catalogues/{folder.name})"
         simulated = ", simulated feedback" * bool(about.get("simulated"))
         yield head + simulated, about.get("profile", ABSENT), _metrics(folder / "metrics")
+
+
+def _folders(root: Path) -> list[Path]:
+    """Where the reports of the pipeline's own run lie, and of every published one."""
+    published = sorted((root / "reports" / "catalogues").glob("*/run.json"))
+    return [root / "reports", *(run.parent for run in published)]
 
 
 def _metrics(folder: Path) -> dict:
     return {path.stem: _json(path) for path in folder.glob("*.json")}
 
 
-BLOCKS = {"lists": lists_table, "notebooks": notebook_table, "times": time_table, "catalogues": catalogue_table}
+BLOCKS = {
+    "lists": numbers_table("lists", intervals=False),
+    "notebooks": notebook_table,
+    "times": time_table,
+    "honest": honest_table,
+    **{name: numbers_table(name) for name in headlines.TABLES if name != "lists"},
+}
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -229,10 +183,6 @@ def _value(metrics: dict, keys: list[str]):
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return None if isinstance(value, dict) else value
-
-
-def _number(value) -> str:
-    return ABSENT if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
 def main(arguments: list[str] | None = None) -> int:

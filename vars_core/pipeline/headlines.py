@@ -1,0 +1,164 @@
+"""Which numbers the tables of README.md and reports/README.md hold: by table its rows, each with a title, a metrics
+file, the keys in it, and how the value is written."""
+
+from typing import NamedTuple
+
+CALM = "sigma@0.25"
+MAIN = "reach:pgd@8"
+SUBTLE = "reach:pgd@4"  # nobody sees it
+VICTIMS = {
+    "bprmf": "BPR-MF",
+    "visualknn": "visual k-NN",
+    "vbpr": "VBPR",
+    "amr": "AMR",
+    "lightgcn": "LightGCN, visual",
+    "dvbpr": "DVBPR",
+}
+ARMS = {"global_vit": "global ViT", "windowed_vit": "windowed ViT", "conv": "convolution", "jpeg75": "JPEG-75"}
+FILTERS = {
+    "none": "no filter",
+    "filter": "static filter",
+    "filter_adaptive": "adaptive filter",
+    "median": "median of 3 × 3",
+    "gaussian": "Gaussian blur of 0.5 px",
+    "aid": "Denoise to Protect's U-Net, of equal cost",
+    "randomised": "behind noise",
+}
+NOISED = {
+    "randomised": "noise and the global ViT",
+    "noise + windowed_vit": "noise and a windowed ViT",
+    "noise + conv": "noise and a convolution",
+    "filter alone": "the global ViT without noise",
+    "noise alone": "noise without a filter",
+    "blur2": "blur of 2 px",
+    "blur4": "blur of 4 px",
+    "none": "nothing",
+}
+HONEST = ("jpeg75", "jpeg90", "sharpen", "noise, ε = 4", "noise, ε = 8", "noise, ε = 16")
+
+
+HEADS = {  # what stands above the rows' titles
+    "lists": "share of top-20 lists, photos changed by at most ±4 of 255",
+    "recommenders": "",
+    "attacks": "in lists, by the objective of the attack",
+    "filter": "against sellers who do not know the filter",
+    "detector": "at 1 % false alarms, the seller does not know the detector",
+    "known": "in lists, the seller knows the filter (T2)",
+    "noise": "in lists, the seller knows all but the draws",
+    "arms": "in lists, the seller knows all but the draws",
+}
+
+
+class Row(NamedTuple):
+    """A number of every catalogue: `kind` is share (in per cent), score or count."""
+
+    title: str
+    file: str
+    keys: list[str]
+    kind: str = "share"
+
+
+TABLES: dict[str, list[Row]] = {
+    "lists": [  # the README's first
+        Row("untouched photos", "03_attacks", ["exposure@20", "none"]),
+        Row("attacked, no defence", "07_adaptive", ["T2", "none", "exposure@20", SUBTLE]),
+        Row("filter and detector, the seller does not know them", "07_adaptive", ["T0", "both", "asr@1", SUBTLE]),
+        Row("… the seller knows both", "07_adaptive", ["T3", "both", "asr@1", SUBTLE]),
+        Row(
+            "behind noise, the seller knows everything but the draws",
+            "07_adaptive",
+            ["T2", "randomised", "exposure@20", SUBTLE],
+        ),
+        Row("no attack whatsoever exceeds, at ±1", "08_certificate", ["certified_exposure", "1"]),
+        Row("… at ±4", "08_certificate", ["certified_exposure", "4"]),
+        Row("NDCG@20 that the noise costs", "08_certificate", [CALM, "mean_rule_ndcg_loss"]),
+    ],
+    "recommenders": [
+        Row("users", "01_data", ["users"], "count"),
+        Row("items", "01_data", ["items"], "count"),
+        *(
+            Row(f"{metric}, {title}", "02_recommender", [name, key], kind)
+            for metric, key, kind in (("HR@20", "hr@20", "share"), ("cold AUC", "cold_auc", "score"))
+            for name, title in VICTIMS.items()
+        ),
+    ],
+    "attacks": [
+        Row("untouched", "03_attacks", ["exposure@20", "none"]),
+        Row("hook, ε = 8", "03_attacks", ["exposure@20", "pgd@8"]),
+        *(
+            Row(f"{aim}, ε = {epsilon}", "03_attacks", ["exposure@20", f"{aim}:pgd@{epsilon}"])
+            for epsilon in (4, 8)
+            for aim in ("promote", "insa", "reach")
+        ),
+    ],
+    "filter": [
+        *(
+            Row(
+                f"features taken back, ε = {e}, {ARMS[arm]}",
+                "04_reconstruction",
+                [arm, "feature_recovery", f"pgd@{e}"],
+            )
+            for e in (2, 8)
+            for arm in ARMS
+        ),
+        *(
+            Row(f"exposure taken back, reach, ε = 8, {title}", "04_reconstruction", [arm, "exposure_recovery", MAIN])
+            for arm, title in ARMS.items()
+        ),
+        *(
+            Row(f"NDCG@20 lost on honest photos, {title}", "04_reconstruction", [arm, "clean_ndcg_loss"])
+            for arm, title in ARMS.items()
+        ),
+    ],
+    "detector": [
+        *(
+            Row(f"hook photos caught, ε = {e}", "05_detection", ["contrastive", "tpr@1", f"pgd@{e}"])
+            for e in (1, 2, 4)
+        ),
+        Row("reach photos caught, ε = 2", "05_detection", ["contrastive", "tpr@1", "reach:pgd@2"]),
+        Row("AUROC, hook, ε = 2", "05_detection", ["contrastive", "auroc", "pgd@2"], "score"),
+        Row("AUROC, attacks it never saw", "05_detection", ["contrastive", "auroc", "unseen@8"], "score"),
+        Row("AUROC, through another network", "05_detection", ["contrastive", "auroc", "other:pgd@8"], "score"),
+        Row(
+            "AUROC, attack against noise, ε = 8",
+            "05_detection",
+            ["contrastive", "auroc", "attack_vs_noise@8"],
+            "score",
+        ),
+        Row("reach in lists, ε = 4, no defence", "05_detection", ["system", "undefended", SUBTLE]),
+        Row("… past filter and detector", "05_detection", ["system", "asr@1", SUBTLE]),
+    ],
+    "known": [
+        *(
+            Row(f"{title}, ε = 4", "07_adaptive", ["T2", name, "exposure@20", SUBTLE])
+            for name, title in FILTERS.items()
+        ),
+        Row("… static filter and detector, both known", "07_adaptive", ["T3", "both", "asr@1", SUBTLE]),
+        Row("… adaptive filter and detector, both known", "07_adaptive", ["T3", "both_adaptive", "asr@1", SUBTLE]),
+    ],
+    "noise": [
+        *(
+            Row(f"{title}, ε = {e}", "08_certificate", keys)
+            for e in ("4", "8")
+            for title, keys in (
+                ("no defence", ["none", "exposure", e]),
+                ("behind noise", [CALM, "attacked_exposure", e]),
+            )
+        ),
+        *(
+            Row(f"no attack exceeds, ε = {e}", "08_certificate", ["certified_exposure", e])
+            for e in ("0.5", "1", "2", "4")
+        ),
+        Row("NDCG@20 lost, mean of 32 draws", "08_certificate", [CALM, "mean_rule_ndcg_loss"]),
+        Row("NDCG@20 lost, median of 32 draws", "08_certificate", [CALM, "clean_ndcg_loss"]),
+        Row("cold AUC without noise", "08_certificate", ["none", "cold_auc"], "score"),
+        Row("cold AUC behind noise", "08_certificate", [CALM, "cold_auc"], "score"),
+    ],
+    "arms": [
+        *(Row(f"{title}, ε = 4", "08_certificate", ["arms", name, "exposure"]) for name, title in NOISED.items()),
+        *(
+            Row(f"cold AUC with {NOISED[name]}", "08_certificate", ["arms", name, "cold_auc"], "score")
+            for name in ("none", "randomised", "noise alone", "blur2", "blur4")
+        ),
+    ],
+}
