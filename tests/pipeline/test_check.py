@@ -37,7 +37,7 @@ report.table(pd.DataFrame({"text": [text]}), "03_attacks/t", "A table")
 report.answer("03_attacks", "How many steps?", f"{attacks['steps']}.")
 report.metrics("03_attacks", {"exposure@20": {"none": 0.012345}})
 """
-README = "".join(f"<!-- begin:{b} -->\n<!-- end:{b} -->\n" for b in ("notebooks", "times", "catalogues"))
+README = "".join(f"<!-- begin:{b} -->\n<!-- end:{b} -->\n" for b in ("notebooks", "times", "recommenders"))
 
 
 def notebook(path, parameters, source):
