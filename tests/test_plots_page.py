@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
+from vars_core import labels
+
 LINES = [plot for plot in YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"] if isinstance(plot, dict)]
 
 
@@ -16,7 +18,8 @@ LINES = [plot for plot in YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"] if i
 def test_every_line_has_a_name_and_a_column(plot):
     (options,) = plot.values()
     template = json.loads((ROOT / ".dvc" / "plots" / f"{options['template']}.json").read_text(encoding="utf-8"))
-    named = re.findall(r"(\w+): '", template["encoding"]["color"]["legend"]["labelExpr"])
+    named = dict(re.findall(r"(\w+): '([^']+)'", template["encoding"]["color"]["legend"]["labelExpr"]))
+    assert named == {column: labels.header(column) for column in named}  # as in the tables
     for table, columns in options["y"].items():
         header = (ROOT / table).read_text(encoding="utf-8").splitlines()[0].split(",")
         assert set(columns) <= set(named) & set(header)

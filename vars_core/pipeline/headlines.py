@@ -3,18 +3,13 @@ file, the keys in it, and how the value is written."""
 
 from typing import NamedTuple
 
+from vars_core import labels
+
 CALM = "sigma@0.25"
 MAIN = "reach:pgd@8"
 SUBTLE = "reach:pgd@4"  # nobody sees it
-VICTIMS = {
-    "bprmf": "BPR-MF",
-    "visualknn": "visual k-NN",
-    "vbpr": "VBPR",
-    "amr": "AMR",
-    "lightgcn": "LightGCN, visual",
-    "dvbpr": "DVBPR",
-}
-ARMS = {"global_vit": "global ViT", "windowed_vit": "windowed ViT", "conv": "convolution", "jpeg75": "JPEG-75"}
+VICTIMS = ("bprmf", "visualknn", "vbpr", "amr", "lightgcn", "dvbpr")
+ARMS = ("global_vit", "windowed_vit", "conv", "jpeg75")
 FILTERS = {
     "none": "no filter",
     "filter": "static filter",
@@ -77,9 +72,9 @@ TABLES: dict[str, list[Row]] = {
         Row("users", "01_data", ["users"], "count"),
         Row("items", "01_data", ["items"], "count"),
         *(
-            Row(f"{metric}, {title}", "02_recommender", [name, key], kind)
+            Row(f"{metric}, {labels.recommender(name)}", "02_recommender", [name, key], kind)
             for metric, key, kind in (("HR@20", "hr@20", "share"), ("cold AUC", "cold_auc", "score"))
-            for name, title in VICTIMS.items()
+            for name in VICTIMS
         ),
     ],
     "attacks": [
@@ -94,7 +89,7 @@ TABLES: dict[str, list[Row]] = {
     "filter": [
         *(
             Row(
-                f"features taken back, ε = {e}, {ARMS[arm]}",
+                f"features taken back, ε = {e}, {labels.defence(arm)}",
                 "04_reconstruction",
                 [arm, "feature_recovery", f"pgd@{e}"],
             )
@@ -102,12 +97,18 @@ TABLES: dict[str, list[Row]] = {
             for arm in ARMS
         ),
         *(
-            Row(f"exposure taken back, reach, ε = 8, {title}", "04_reconstruction", [arm, "exposure_recovery", MAIN])
-            for arm, title in ARMS.items()
+            Row(
+                f"exposure taken back, reach, ε = 8, {labels.defence(arm)}",
+                "04_reconstruction",
+                [arm, "exposure_recovery", MAIN],
+            )
+            for arm in ARMS
         ),
         *(
-            Row(f"NDCG@20 lost on honest photos, {title}", "04_reconstruction", [arm, "clean_ndcg_loss"])
-            for arm, title in ARMS.items()
+            Row(
+                f"NDCG@20 lost on honest photos, {labels.defence(arm)}", "04_reconstruction", [arm, "clean_ndcg_loss"]
+            )
+            for arm in ARMS
         ),
     ],
     "detector": [
