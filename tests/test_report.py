@@ -25,6 +25,7 @@ FRAME = pd.DataFrame({"attack": ["pgd|x", "fgsm"], "value": [0.123456, None], "n
 
 @pytest.fixture(autouse=True)
 def _not_simulated():
+    report.mark_simulated(False)  # a notebook run in this process, by another test, may have set it
     yield
     report.mark_simulated(False)
 
