@@ -33,11 +33,13 @@ def root(project):
 
 
 def test_blocks_are_filled_and_the_rest_is_left(root):
+    (root / "notebooks/appendix").mkdir()
+    shutil.copy(root / "notebooks/01_data.ipynb", root / "notebooks/appendix/A3_more.ipynb")
     text = "before\n<!-- begin:notebooks -->\nold\n<!-- end:notebooks -->\nafter\n"
     new = readme.regenerated(text, root)
     assert new.startswith("before\n") and new.endswith("after\n") and "old" not in new
-    assert "| [1 · data](notebooks/01_data.ipynb) | How \\| many? | 1,999 users. |" in new
-    assert "| [executed](reports/notebooks/01_data.ipynb) |" in new
+    assert "| [1 · data](reports/notebooks/01_data.ipynb) | How \\| many? | 1,999 users. |" in new
+    assert "\n\nAppendix [A3 · more](reports/notebooks/A3_more.ipynb): *–* –\n" in new
     assert readme.regenerated(new, root) == new
 
 

@@ -46,21 +46,18 @@ def old_pages(root: Path) -> dict[Path, str]:
 
 
 def notebook_table(root: Path, up: str = "") -> str:
-    """Question, answer and executed copy of each notebook that has an answer."""
-    rows = []
+    """Question and answer of each notebook of the story, by a link to the executed copy; then of the appendices."""
+    tables = {"": [], "A": []}
     for path in notebooks.sources(root):
         found = root / "reports" / "tables" / path.stem / "answer.json"
         answer = _json(found) if found.is_file() else {}
         number, name = path.stem.split("_", 1)
-        rows.append(
-            [
-                f"[{number.lstrip('0') or 0} · {name.replace('_', ' ')}]({up}{path.relative_to(root).as_posix()})",
-                answer.get("question", ABSENT),
-                answer.get("answer", ABSENT),
-                f"[executed]({up}reports/notebooks/{path.name})",
-            ]
-        )
-    return _table(["notebook", "question", "answer", "with outputs"], rows)
+        link = f"[{number.lstrip('0') or 0} · {name.replace('_', ' ')}]({up}reports/notebooks/{path.name})"
+        row = [link, answer.get("question", ABSENT), answer.get("answer", ABSENT)]
+        tables["A" * number.startswith("A")].append(row)
+    story = _table(["notebook", "question", "answer"], tables[""])
+    sides = [f"Appendix {link}: *{question}* {answer}" for link, question, answer in tables["A"]]
+    return "\n\n".join([story, *sides])
 
 
 def time_table(root: Path, up: str = "") -> str:
