@@ -25,6 +25,7 @@ from vars_core.reconstruction.filters import (
     GlobalViT,
     UNetDenoiser,
     WindowedViT,
+    _of_patches,
     conv_of_equal_cost,
     load_filter,
     multiply_adds,
@@ -281,3 +282,21 @@ def test_training_in_bf16_computes_the_same_attention():
         rough = model(images)
     assert fused() == [False, False]
     torch.testing.assert_close(rough, exact, atol=0.03, rtol=0)
+
+
+def test_a_patch_is_embedded_as_the_convolution_would():
+    torch.manual_seed(0)
+    for patch in (4, 8):
+        embed, seen = nn.Conv2d(24, 10, patch, patch), torch.randn(3, 24, 32, 16)
+        torch.testing.assert_close(_of_patches(embed, seen), embed(seen), atol=1e-5, rtol=1e-5)
+
+
+def test_what_the_stem_sees_is_not_rounded_in_training():
+    """Means rounded to bfloat16 are off by half a grey level, which is what a faint attack changes."""
+    vit, shown = torch.manual_seed(0)(), []
+    vit.stem.register_forward_pre_hook(lambda module, args: shown.append(args[0].clone()))
+    photos = images(side=32)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(photos)
+    model(photos)
+    assert shown[0].dtype == torch.float32 and torch.equal(*shown)
