@@ -293,7 +293,7 @@ def test_a_patch_is_embedded_as_the_convolution_would():
 
 def test_what_the_stem_sees_is_not_rounded_in_training():
     """Means rounded to bfloat16 are off by half a grey level, which is what a faint attack changes."""
-    vit, shown = torch.manual_seed(0)(), []
+    model, shown = vit(), []
     model.stem.register_forward_pre_hook(lambda module, args: shown.append(args[0].clone()))
     photos = images(side=32)
     with torch.autocast("cpu", torch.bfloat16):
