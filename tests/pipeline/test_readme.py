@@ -81,6 +81,27 @@ def test_the_first_table_has_no_intervals(root):
     assert "| untouched | 0.6 % [0.4, 0.9] | – | – |" in readme.BLOCKS["attacks"](root, "")
 
 
+# a promise has the price of the very rule and noise that it holds for
+def test_what_a_defence_costs_stands_in_brackets(root):
+    calm, loud = {"mean_rule_ndcg_loss": 0.01, "clean_ndcg_loss": 0.02}, {"clean_ndcg_loss": -0.2}
+    promised = {"certified_exposure": {"1": 0.03, "4": 0.05}, "certified_with_sigma": {"1": 0.25, "4": 1.0}}
+    found = {
+        "05_detection": {"system": {"ndcg_loss": 0.003}},
+        "07_adaptive": {
+            "T0": {"both": {"asr@1": {"reach:pgd@4": 0}}},
+            "T2": {"randomised": {"exposure@20": {"reach:pgd@4": 0.026}}},
+        },
+        "08_certificate": promised | {"sigma@0.25": calm, "sigma@1": loud},
+    }
+    for name, metrics in found.items():
+        (root / f"reports/metrics/{name}.json").write_text(json.dumps(metrics))
+    lines = readme.BLOCKS["lists"](root, "").splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == [
+        "–", "–", "0 % (0.3 %)", "–", "2.6 % (1 %)", "5 % (-20 %)",
+    ]  # fmt: skip
+    assert "ε = 1 (NDCG@20 lost) | 3 % (2 %) | – |" in readme.BLOCKS["noise"](root, "")
+
+
 def test_what_honest_photos_pay(root):
     rows = "detector,edit,metric,value,ci_low,ci_high,n\nbce,jpeg75,fpr@1,0.9,0.8,1,9\n"
     rows += 'contrastive,jpeg75,fpr@1,0.17,0.1,0.25,90\ncontrastive,"noise, ε = 4",fpr@1,0.02,0.01,0.03,90\n'

@@ -79,8 +79,7 @@ def numbers_table(name: str, *, intervals: bool = True) -> Callable[[Path, str],
     def made(root: Path, up: str = "") -> str:
         known = list(_catalogues(root, up))
         rows = [
-            [row.title, *(_written(found.get(row.file, {}), row, intervals) for *_, found in known)]
-            for row in headlines.TABLES[name]
+            [row.title, *(_written(found, row, intervals) for *_, found in known)] for row in headlines.TABLES[name]
         ]
         about = [["profile", *(profile for _, profile, _ in known)]] if name == "recommenders" else []
         return _table([headlines.HEADS[name], *(column for column, *_ in known)], [*about, *rows])
@@ -108,14 +107,16 @@ def _flagged(table: Path) -> dict[str, str]:
     return {row["edit"]: _share(*(float(row[name]) for name in ("value", "ci_low", "ci_high"))) for row in rows}
 
 
-def _written(metrics: dict, row: headlines.Row, intervals: bool) -> str:
-    """A value as a table has it, "2.6 % [1.5, 3.9]", or a dash where the run has none."""
+def _written(found: dict, row: headlines.Row, intervals: bool) -> str:
+    """A value as a table has it, "2.6 % [1.5, 3.9] (1.1 %)", or a dash where the run has none."""
+    metrics = found.get(row.file, {})
     value, bounds = _value(metrics, row.keys), _value(metrics, [*row.keys[:-1], f"{row.keys[-1]}_ci"])
     if value is None:
         return ABSENT
     bounds = bounds if intervals and bounds else ()
+    price = row.price(found) if row.price else None
     if row.kind == "share":
-        return _share(value, *bounds)
+        return _share(value, *bounds) + (f" ({_share(price)})" if price is not None else "")
     if row.kind == "score":
         return f"{value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
     return f"{value:,}"
