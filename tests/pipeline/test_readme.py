@@ -95,11 +95,11 @@ def test_what_a_defence_costs_stands_in_brackets(root):
     }
     for name, metrics in found.items():
         (root / f"reports/metrics/{name}.json").write_text(json.dumps(metrics))
-    lines = readme.BLOCKS["lists"](root, "").splitlines()
+    lines = readme.BLOCKS["lists"](root, "").replace("\N{NO-BREAK SPACE}", " ").splitlines()
     assert [line.split(" | ")[1] for line in lines[2:]] == [
         "–", "–", "0 % (0.3 %)", "–", "2.6 % (1 %)", "5 % (-20 %)",
     ]  # fmt: skip
-    assert "ε = 1 (NDCG@20 lost) | 3 % (2 %) | – |" in readme.BLOCKS["noise"](root, "")
+    assert "ε = 1 (NDCG@20 lost) | 3 % (2\N{NO-BREAK SPACE}%) | – |" in readme.BLOCKS["noise"](root, "")
 
 
 def test_what_honest_photos_pay(root):

@@ -34,7 +34,7 @@ HONEST = ("jpeg75", "jpeg90", "sharpen", "noise, ε = 4", "noise, ε = 8", "nois
 
 
 HEADS = {  # what stands above the rows' titles
-    "lists": "share of top-20 lists, photos changed by at most ±4 of 255 (in brackets: NDCG@20 lost)",
+    "lists": "share of top-20 lists, photos changed by ±4 of 255 (NDCG@20 lost)",
     "recommenders": "",
     "attacks": "in lists, by the objective of the attack",
     "filter": "against sellers who do not know the filter",
@@ -80,20 +80,20 @@ TABLES: dict[str, list[Row]] = {
         Row("untouched photos", "03_attacks", ["exposure@20", "none"]),
         Row("attacked, no defence", "07_adaptive", ["T2", "none", "exposure@20", SUBTLE]),
         Row(
-            "filter and detector, the seller does not know them",
+            "filter and detector, unknown to the seller",
             "07_adaptive",
             ["T0", "both", "asr@1", SUBTLE],
             price=_price_of_pair,
         ),
-        Row("… the seller knows both", "07_adaptive", ["T3", "both", "asr@1", SUBTLE]),
+        Row("… known to the seller", "07_adaptive", ["T3", "both", "asr@1", SUBTLE]),
         Row(
-            "behind noise, the seller knows everything but the draws",
+            "noise and a filter, all known but the draws",
             "07_adaptive",
             ["T2", "randomised", "exposure@20", SUBTLE],
             price=_price_of_noise,
         ),
         Row(
-            "… proven: no attack whatsoever exceeds",
+            "… proven: no attack exceeds",
             "08_certificate",
             ["certified_exposure", "4"],
             price=_price_of_promise("4"),

@@ -116,7 +116,9 @@ def _written(found: dict, row: headlines.Row, intervals: bool) -> str:
     bounds = bounds if intervals and bounds else ()
     price = row.price(found) if row.price else None
     if row.kind == "share":
-        return _share(value, *bounds) + (f" ({_share(price)})" if price is not None else "")
+        return _share(value, *bounds) + (
+            f" ({_share(price)})".replace(" %", "\N{NO-BREAK SPACE}%") if price is not None else ""
+        )
     if row.kind == "score":
         return f"{value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
     return f"{value:,}"
