@@ -3,7 +3,7 @@
 (() => {
   const root = document.getElementById("explorer");
   if (!root || typeof EXPLORER === "undefined" || EXPLORER === null) return;
-  const data = EXPLORER, WORDS = data.words || {}, budgets = [0, ...data.epsilons];
+  const data = EXPLORER, WORDS = data.words, budgets = [0, ...data.epsilons];
   const make = (kind, parent, text, attributes = {}) => {
     const node = document.createElement(kind);
     if (text !== undefined && text !== null) node.textContent = text; // names from a catalogue stay text
