@@ -92,13 +92,13 @@ lock: env  ## compile the requirements files from pyproject.toml
 	  --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate -q -o requirements-site.txt
 
 site: env  ## the site, in scratch/site/html: notebooks, results, pages, the code's, and an explorer
-	@$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements-site.txt
+	@$(UV) pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements-site.txt
 	@$(PY) -m vars_core.pipeline.site scratch/site/source
 	$(PY) -m sphinx -q -b html scratch/site/source scratch/site/html
 	@echo "Open scratch/site/html/index.html in a browser."
 
 slides: env  ## slides for each session of the course, in scratch/slides/html
-	@$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements-site.txt
+	@$(UV) pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements-site.txt
 	@$(PY) -m vars_core.pipeline.slides scratch/slides/source
 	$(PY) -m sphinx -q -b revealjs scratch/slides/source scratch/slides/html
 	@echo "Open scratch/slides/html/session0.html in a browser; arrow keys turn the slides."

@@ -102,7 +102,7 @@ def test_an_environment_is_made_once(machine):
     assert first.status == 0 and not first.said
     assert of(first.calls, "venv") == [["python3.11", "-m", "venv", ".venv"]]
     (sync,) = of(first.calls, "sync")
-    assert sync[1:] == ["pip", "sync", "--python", ".venv/bin/python", "--require-hashes",
+    assert sync[1:] == ["pip", "sync", "--python", ".venv/bin/python", "--compile-bytecode", "--require-hashes",
                         "requirements.txt", "requirements-test.txt"]  # fmt: skip
     assert of(first.calls, "--editable") and not of(first.calls, "--reinstall")
     for file in clone.iterdir():

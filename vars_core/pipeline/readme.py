@@ -81,7 +81,7 @@ def numbers_table(name: str, *, intervals: bool = True) -> Callable[[Path, str],
         rows = [
             [row.title, *(_written(found, row, intervals) for *_, found in known)] for row in headlines.TABLES[name]
         ]
-        about = [["profile", *(profile for _, profile, _ in known)]] if name == "recommenders" else []
+        about = [["profile", *_profiles(root)]] if name == "recommenders" else []
         return _table([headlines.HEADS[name], *(column for column, *_ in known)], [*about, *rows])
 
     return made
@@ -130,15 +130,19 @@ def _share(value: float, low: float | None = None, high: float | None = None) ->
     return f"{text[0]} %" + (f" [{text[1]}, {text[2]}]" if len(text) == 3 else "")
 
 
-def _catalogues(root: Path, up: str) -> Iterator[tuple[str, str, dict]]:
-    """Column head, profile and metrics by notebook of the pipeline's own run and of every published one."""
-    own = timings.profile(param_file.read(root / "params.yaml"), root / "profiles")
-    yield "synthetic", own, _metrics(root / "reports" / "metrics")
+def _catalogues(root: Path, up: str) -> Iterator[tuple[str, dict]]:
+    """Column head and metrics by notebook of the pipeline's own run and of every published one."""
+    yield "synthetic", _metrics(root / "reports" / "metrics")
     for folder in _folders(root)[1:]:
-        about = _json(folder / "run.json")
-        head = f"[{folder.name}]({up}reports/catalogues/{folder.name})"
-        simulated = ", simulated feedback" * bool(about.get("simulated"))
-        yield head + simulated, about.get("profile", ABSENT), _metrics(folder / "metrics")
+        simulated = ", simulated feedback" * bool(_json(folder / "run.json").get("simulated"))
+        yield f"[{folder.name}]({up}reports/catalogues/{folder.name}){simulated}", _metrics(folder / "metrics")
+
+
+def _profiles(root: Path) -> Iterator[str]:
+    """The profile of each of these."""
+    yield timings.profile(param_file.read(root / "params.yaml"), root / "profiles")
+    for folder in _folders(root)[1:]:
+        yield _json(folder / "run.json").get("profile", ABSENT)
 
 
 def _folders(root: Path) -> list[Path]:
