@@ -70,7 +70,7 @@ def _price_of_promise(epsilon: str) -> Callable[[dict], float | None]:
     def price(found: dict) -> float | None:
         metrics = found.get("08_certificate", {})
         sigma = metrics.get("certified_with_sigma", {}).get(epsilon)
-        return None if sigma is None else metrics[f"sigma@{sigma:g}"]["clean_ndcg_loss"]
+        return None if sigma is None else metrics.get(f"sigma@{sigma:g}", {}).get("clean_ndcg_loss")
 
     return price
 
