@@ -17,6 +17,7 @@ SMALL = (
     "recommender.dvbpr_epochs=1", "reconstruction.adaptive_steps=2", "reconstruction.robust_steps=2",
     "detection.matrix_steps=2", "reconstruction.denoiser_steps=3", "certificate.items=3", "certificate.draws=20",
     "certificate.attacked=2", "certificate.steps=2", "certificate.queries=4", "adaptive.served=12",
+    "adaptive.upload_draws=12",
 )  # fmt: skip
 
 

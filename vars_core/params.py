@@ -187,12 +187,15 @@ class Adaptive(Section):
     checked: Several = 4
     expectation: Count = 4
     served: Several = 32
+    upload_draws: Several = 64
     served_error: Share = 0.001
 
     @model_validator(mode="after")
     def _enough_draws(self):
-        if (least := 0.5**self.served) > self.served_error:
-            raise ValueError(f"served_error: {self.served} draws give {least:.2g} at best; got {self.served_error}")
+        if (least := 0.5**self.upload_draws) > self.served_error:
+            raise ValueError(
+                f"served_error: {self.upload_draws} draws give {least:.2g} at best; got {self.served_error}"
+            )
         return self
 
 

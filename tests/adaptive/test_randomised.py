@@ -14,7 +14,7 @@ from vars_core.adaptive import certificate, noisy_ways
 from vars_core.adaptive.randomised import RandomisedShop
 from vars_core.adaptive.soft_jpeg import SoftJPEG
 from vars_core.attacks.engine import evaluate, linf
-from vars_core.attacks.expectation import Expectation
+from vars_core.attacks.expectation import Expectation, MeanFeatures
 from vars_core.attacks.promotion import push
 from vars_core.extractor import extract, to_images, to_photos
 from vars_core.recommender import ranking
@@ -47,16 +47,51 @@ def test_without_noise_every_rule_is_the_undefended_shop(shop):
 def test_rules_by_hand(noisy):
     users, photos = noisy.shop.reporting_users, noisy.shop.photos(ITEMS[:1])
     draws = noisy.scores_by_draw(users, ITEMS[0], photos[0], 9, ITEMS[0])
-    ordered = draws.sort(1).values
-    for rule, error, wanted in (
-        ("mean", None, draws.mean(1)),
-        ("median", None, ordered[:, 4]),  # five of nine say at least so much
-        ("median", 0.02, ordered[:, 1]),  # P(8 or 9 of 9 at a half) = 10/512
-    ):
-        served = replace(noisy, rule=rule, error=error).served_scores(users, ITEMS[:1])
+    for rule, wanted in (("one", draws[:, 0]), ("mean", draws.mean(1))):
+        served = replace(noisy, rule=rule).served_scores(users, ITEMS[:1])
         torch.testing.assert_close(served[:, 0], wanted)
-    first = replace(noisy, rule="one").served_scores(users, ITEMS[:1])
-    torch.testing.assert_close(first[:, 0], draws[:, 0])
+    established = noisy.scores_by_draw(users, 3, noisy.shop.photos([3])[0], 9, 3).sort(1).values[:, 4]
+    torch.testing.assert_close(noisy.clean_scores[users, 3], established)  # five of nine say at least so much
+
+
+def test_an_upload_is_voted_on_by_hand(noisy):
+    """Eight or nine of nine draws at a half: 10/512, about 0.02."""
+    users = noisy.shop.reporting_users
+    strict = replace(noisy, draws=5, upload_draws=9, error=0.02)
+    assert (noisy.votes, strict.votes) == (5, 8)
+    bars, listed = strict.bars(users, ITEMS), []
+    served = strict.served_scores(users, ITEMS)
+    for place, item in enumerate(ITEMS):
+        draws = strict.scores_by_draw(users, item, noisy.shop.photos([item])[0], 9, item)
+        median, agreed = draws.sort(1).values[:, 4], (draws > bars[:, place, None]).sum(1) >= 8
+        assert torch.equal(served[agreed, place], median[agreed])
+        assert (served[~agreed, place] < bars[~agreed, place]).all()
+        low = ~agreed & (median < bars[:, place])
+        assert torch.equal(served[low, place], median[low])
+        listed.append(agreed & (median > strict.entry_scores(users, ITEMS)[:, place]))
+    torch.testing.assert_close(strict.clean_scores[users][:, ITEMS], served)
+    can = np.isfinite(strict.exposed(ITEMS))
+    own = (served > strict.entry_scores(users, ITEMS)).numpy()
+    np.testing.assert_array_equal(own & can, torch.stack(listed, 1).numpy() & can)
+
+
+def test_new_items_do_not_lower_the_bar_for_one_another(noisy):
+    users = noisy.shop.reporting_users
+    others = replace(noisy)
+    others._cache(noisy.clean_scores.index_fill(1, torch.as_tensor(ITEMS), 1e6))  # all of them attacked, and first
+    torch.testing.assert_close(others.bars(users, ITEMS), noisy.bars(users, ITEMS))
+    assert (noisy.entry_scores(users, ITEMS) >= noisy.bars(users, ITEMS)).all()
+    assert (others.entry_scores(users, ITEMS) >= noisy.entry_scores(users, ITEMS)).all()
+    photos = smooth_photos(3, seed=7)
+    assert not (np.nan_to_num(others.exposed(ITEMS, photos)) > np.nan_to_num(noisy.exposed(ITEMS, photos))).any()
+
+
+def test_known_noise_is_the_noise_that_serves(noisy):
+    path = nn.Sequential(noisy.image_filter, noisy.shop.extractor)
+    photo = noisy.shop.photos(ITEMS[:1])
+    known = MeanFeatures(path, 0.1, 9, seed=noisy.noise_source(ITEMS[0], "upload").initial_seed())
+    served = noisy.features(photo[0], 9, ITEMS[0], "upload")
+    torch.testing.assert_close(known(to_images(photo))[0], served.mean(0))
 
 
 def test_every_rule_from_one_pass(noisy):
@@ -72,7 +107,7 @@ def test_scores_are_kept_for_the_same_shop_only(noisy, tmp_path, monkeypatch):
     monkeypatch.setattr(RandomisedShop, "scores_by_draw", None)  # nothing is computed any more
     for rule, one in noisy.by_every_rule(file).items():
         torch.testing.assert_close(one.clean_scores, shops[rule].clean_scores)
-    for other in (dict(sigma=0.2), dict(draws=11), dict(seed=1), dict(error=0.1)):
+    for other in (dict(sigma=0.2), dict(draws=11), dict(upload_draws=11), dict(seed=1), dict(error=0.1)):
         with pytest.raises(TypeError):
             replace(noisy, **other).by_every_rule(file)
 
@@ -170,7 +205,15 @@ def test_a_count_that_was_interrupted_goes_on(noisy, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"rule": "mode"}, {"draws": 0}, {"sigma": -1.0}, {"error": 1e-6, "draws": 8}, {"error": 0.0}]
+    "options",
+    [
+        {"rule": "mode"},
+        {"draws": 0},
+        {"sigma": -1.0},
+        {"error": 1e-6, "draws": 8},
+        {"error": 0.1, "upload_draws": 2},
+        {"error": 0.0},
+    ],
 )
 def test_what_makes_no_sense_is_refused(shop, options):
     with pytest.raises(ValueError, match="got"):

@@ -79,13 +79,15 @@ def with_known_noise(
     """Photos made against the very draws that will serve them, and whether they are then listed (U, A).
 
     A shop whose draws are known is a network without noise: the reason why they are secret."""
-    path = nn.Sequential(noisy.image_filter, noisy.shop.extractor).eval()
-    known = MeanFeatures(path, noisy.sigma, 1 if noisy.rule == "one" else noisy.draws, seed=noisy.seed)
-    goal = push(noisy.shop, items, known, aim, noisy.clean_scores[noisy.shop.known_users])
-    options = dict(steps=steps, generator=generator, batch=photos_at_once(known.draws), label=f"{aim}, noise known")
-    photos = attack_photos(settling, goal, to_images(noisy.shop.photos(items)), epsilon, **options)
-    users, needed = noisy.shop.reporting_users, noisy.entry_scores(noisy.shop.reporting_users, items)
-    with torch.no_grad():
-        features = torch.cat([known(to_images(photo[None])) for photo in photos])
-    listed = noisy.shop.recommender.item_scores(users, items, features) > needed
+    path, made = nn.Sequential(noisy.image_filter, noisy.shop.extractor).eval(), []
+    draws = {"one": 1, "mean": noisy.draws, "median": noisy.voters}[noisy.rule]
+    for item in items:
+        source = noisy.noise_source(item, "upload").initial_seed()
+        known = MeanFeatures(path, noisy.sigma, draws, seed=source)
+        goal = push(noisy.shop, [item], known, aim, noisy.clean_scores[noisy.shop.known_users])
+        options = dict(steps=steps, generator=generator, label=f"{aim}, noise known")
+        made.append(attack_photos(settling, goal, to_images(noisy.shop.photos([item])), epsilon, **options))
+    photos, users = np.concatenate(made), noisy.shop.reporting_users
+    needed = noisy.entry_scores(users, items)
+    listed = noisy.served_scores(users, items, photos, "upload") > needed
     return photos, np.where(torch.isposinf(needed).cpu(), np.nan, listed.cpu().double())

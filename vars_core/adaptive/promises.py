@@ -12,7 +12,7 @@ def promises(
 ) -> pd.DataFrame:
     """Shares of lists that no change within ε exceeds, on average over the items of `hits`, which counts photos of
     `shape`, such as (3, 64, 64), as they are: one row per ε and rule of serving, with `bound`, and `point`, what it
-    would be if the counted shares were exact.
+    would be if the counted shares were exact. By the median the counts are of the draws that vote on an upload.
 
     All bounds of the table hold together with probability ≥ 1 − `error`: half of it goes to each rule, and by the
     median in equal parts to the budgets. By one draw the bound is that of the items' mean exposure, which is no less

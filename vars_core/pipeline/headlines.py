@@ -61,7 +61,7 @@ def _price_of_pair(found: dict) -> float | None:
 
 
 def _price_of_noise(found: dict) -> float | None:
-    return found.get("08_certificate", {}).get(CALM, {}).get("mean_rule_ndcg_loss")
+    return found.get("08_certificate", {}).get(CALM, {}).get("clean_ndcg_loss")
 
 
 def _price_of_promise(epsilon: str) -> Callable[[dict], float | None]:
@@ -186,8 +186,9 @@ TABLES: dict[str, list[Row]] = {
             )
             for e in ("0.5", "1", "2", "4")
         ),
+        Row("untouched, behind noise", "08_certificate", [CALM, "clean_exposure"]),
         Row("NDCG@20 lost, mean of 32 draws", "08_certificate", [CALM, "mean_rule_ndcg_loss"]),
-        Row("NDCG@20 lost, median of 32 draws", "08_certificate", [CALM, "clean_ndcg_loss"]),
+        Row("NDCG@20 lost, median, draws vote", "08_certificate", [CALM, "clean_ndcg_loss"]),
         Row("cold AUC without noise", "08_certificate", ["none", "cold_auc"], "score"),
         Row("cold AUC behind noise", "08_certificate", [CALM, "cold_auc"], "score"),
     ],
