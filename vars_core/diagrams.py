@@ -121,7 +121,7 @@ def randomised() -> Figure:
         "filter": (2.2, 0, "filter $R$, trained to\nremove such noise", NETWORK),
         "f": (3.5, 0, "extractor $f$,\nrecommender", NETWORK),
         "scores": (4.7, 0, "a score for\neach draw", PLAIN),
-        "rule": (5.9, 0, "mean or median\nof $n$ draws: cached", SCORE),
+        "rule": (5.9, 0, "median, and a vote\nof $n$ draws: cached", SCORE),
     }
     arrows = [("photo", "sum", ""), ("noise", "sum", ""), ("sum", "filter", ""), ("filter", "f", "")]
     return draw(boxes, [*arrows, ("f", "scores", ""), ("scores", "rule", "")], (11, 2.2))

@@ -16,9 +16,10 @@ from vars_core.detection.calibration import CalibrationError, conformal_threshol
 from vars_core.detection.defence import Defence, train_jointly
 from vars_core.detection.defence_files import DefenceError
 from vars_core.detection.detectors import Detector, score_photos
+from vars_core.detection.honest import NOISE, honest_versions
 from vars_core.extractor import Extractor, to_images, to_photos
 from vars_core.reconstruction.filters import ConvDenoiser, GlobalViT, WindowedViT, load_filter, save_filter
-from vars_core.reconstruction.online_attacks import OnlineAttacks
+from vars_core.reconstruction.online_attacks import BENIGN, OnlineAttacks
 from vars_core.runtime import generator
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -41,12 +42,27 @@ def defence(extractor):
     return made
 
 
-def test_calibration_uses_the_conformal_quantile_of_clean_score_photos(defence):
-    clean = score_photos(defence.score, smooth_photos(120, seed=3))
+def test_calibration_uses_the_conformal_quantile_of_honest_versions(defence):
+    versions = list(honest_versions(smooth_photos(120, seed=3)))
+    clean = np.stack([score_photos(defence.score, photos) for photos in versions], 1)
     rates = {"1": 0.01, "5": 0.05, "10": 0.1, "20": 0.2, "50": 0.5}  # 120 photos can't give 0.1 %
     assert defence.thresholds == {name: conformal_threshold(clean, rate) for name, rate in rates.items()}
     assert defence.calibration_photos == 120 and defence.operating_rate == "1"
     assert (clean > defence.thresholds["5"]).mean() <= 0.05
+
+
+def test_honest_versions_are_the_photo_an_edit_of_it_and_noise():
+    photos = smooth_photos(12, seed=5)
+    same, edited, noisy = honest_versions(photos)
+    np.testing.assert_array_equal(same, photos)
+    for place, edit in enumerate(BENIGN.values()):  # in turn
+        np.testing.assert_array_equal(edited[place::5], to_photos(edit(to_images(photos[place::5]))))
+        assert (edited[place::5] != photos[place::5]).any((1, 2, 3)).all()
+    change = noisy.astype(int) - photos
+    assert np.abs(change).max() == NOISE and abs(change.std() - 2.4) < 0.2  # uniform on ±4, on the grid
+    for first, again in zip((same, edited, noisy), honest_versions(photos), strict=True):
+        np.testing.assert_array_equal(first, again)
+    assert [len(part) for part in honest_versions(photos[:0])] == [0, 0, 0]
 
 
 def test_screen(defence):

@@ -201,6 +201,31 @@ def test_realised_false_alarms_keep_the_promise(n, rate):
     assert np.mean(above) >= rate - 1 / (n + 1) - 3 * np.sqrt(rate / 4000)
 
 
+def test_a_threshold_for_versions_by_hand():
+    """Nine photos in two versions, 1 … 18: the ⌈2 · 10 · 0.8⌉ = 16th smallest; each version once is the usual one."""
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, 19)).reshape(9, 2)
+    assert conformal_threshold(scores, 0.2) == 16
+    for n in (4, 9, 19, 99):
+        column = np.arange(1.0, n + 1)
+        assert conformal_threshold(column[:, None], 0.2) == conformal_threshold(column, 0.2)
+        assert conformal_threshold(np.repeat(column[:, None], 3, 1), 0.2) == conformal_threshold(column, 0.2)
+    with pytest.raises(CalibrationError, match="at least 4 calibration photos; there are 3"):
+        conformal_threshold(np.ones((3, 5)), 0.2)
+    with pytest.raises(CalibrationError, match="1 of 9 calibration photos are not finite"):
+        conformal_threshold(np.where(scores == 3, np.nan, scores), 0.2)
+
+
+@pytest.mark.parametrize(("n", "rate"), [(150, 0.05), (60, 0.05), (37, 0.1)])
+def test_false_alarms_among_versions_keep_the_promise(n, rate):
+    """Versions of one photo hang together, and the last scores higher than the others."""
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(4000, n + 1, 1)) + 0.3 * rng.normal(size=(4000, n + 1, 3)) + [0, 0.5, 2]
+    above = [fresh > conformal_threshold(held, rate) for *held, fresh in drawn]
+    assert np.mean(above) <= rate + 3 * np.sqrt(rate / 4000)
+    assert np.mean(above) >= rate - 1 / (n + 1) - 3 * np.sqrt(rate / 4000)
+    assert np.mean(above, axis=0)[2] <= 3 * rate
+
+
 def test_ties_do_not_raise_the_false_alarm_rate():
     tied = np.r_[np.zeros(90), np.ones(10)]
     assert conformal_threshold(tied, 0.05) == 1.0  # flagged means above it: none of the ties

@@ -5,6 +5,7 @@ In reading order:
     detectors        the contrastive detector, its loss and training
     rival_detectors  detectors that others proposed, under one interface
     score_variants   other scores from the detector's embedding
+    honest           photos as honest sellers upload them, which thresholds are set on
     calibration      thresholds at a false-alarm rate, AUROC and rates with intervals
     starting         detectors that start from what pretrained/ has for them
     defence_files    a defence on disk, with hashes: what is damaged is noticed

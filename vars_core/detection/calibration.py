@@ -14,21 +14,26 @@ class CalibrationError(InputError, ValueError):
     """A threshold that can't be set from the photos at hand; the message says how many the rate needs."""
 
 
-def conformal_threshold(clean_scores: np.ndarray, rate: float) -> float:
-    """τ with P(clean score > τ) ≤ `rate`: the ⌈(n+1)(1−rate)⌉-th smallest of n clean *validation* scores
-    (split conformal prediction; Vovk et al. 2005). An image is flagged when its score is above τ.
+def conformal_threshold(honest_scores: np.ndarray, rate: float) -> float:
+    """τ with P(honest score > τ) ≤ `rate`, from *validation* scores (n,), or (n, m) of n photos in m versions, of
+    which a new photo comes in any one, equally likely: the ⌈m(n+1)(1−rate)⌉-th smallest of the m·n (split conformal
+    prediction, Vovk et al. 2005; with versions, that of Lee, Barber and Willett 2023 for groups). An image is flagged
+    when its score is above τ.
 
     Raises CalibrationError when n is too small for the rate, as τ would be infinite and nothing ever flagged, and for
     scores that are not finite."""
-    n, place = len(clean_scores), _place(len(clean_scores), rate)
-    broken = n - int(np.isfinite(clean_scores).sum())
+    scores = np.asarray(honest_scores)
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    n, versions = scores.shape
+    place = _place(n, rate, versions)
+    broken = int((~np.isfinite(scores)).any(1).sum())
     if broken:
         raise CalibrationError(f"scores of {broken:,} of {n:,} calibration photos are not finite: no threshold")
-    if place > n:
+    if place > n * versions:
         raise CalibrationError(
             f"{100 * rate:g} % false alarms need at least {photos_needed(rate):,} calibration photos; there are {n:,}"
         )
-    return float(np.sort(clean_scores)[place - 1])
+    return float(np.sort(scores, axis=None)[place - 1])
 
 
 def photos_needed(rate: float) -> int:
@@ -44,10 +49,10 @@ def available_rates(n: int, wanted=RATES) -> list[float]:
     return [rate for rate in wanted if n >= photos_needed(rate)]
 
 
-def _place(n: int, rate: float) -> int:
+def _place(n: int, rate: float, versions: int = 1) -> int:
     if not 0 < rate < 1:
         raise CalibrationError(f"a false-alarm rate lies between 0 and 100 %; got {100 * rate:g} %")
-    return int(np.ceil((n + 1) * (1 - rate)))
+    return int(np.ceil(versions * (n + 1) * (1 - rate)))
 
 
 def auroc(clean: np.ndarray, attacked: np.ndarray) -> float:

@@ -31,6 +31,7 @@ from vars_core.detection.detectors import (
     score_photos,
     train_detectors,
 )
+from vars_core.detection.honest import honest_versions
 from vars_core.extractor import Extractor, to_photos
 from vars_core.reconstruction.filters import GlobalViT, load_filter, save_filter
 from vars_core.reconstruction.online_attacks import OnlineAttacks
@@ -108,13 +109,14 @@ class Defence:
         return DetectorScore(self.detector, self.image_filter, self.extractor).eval()
 
     def calibrate(self, clean_photos: np.ndarray, rates=None) -> None:
-        """Thresholds from clean *validation* photos, which neither filter nor detector was fitted on: at all of
-        `calibration.RATES` that so many photos give, or at the `rates` named.
+        """Thresholds from clean *validation* photos, which neither filter nor detector was fitted on, in their
+        `honest_versions`: at all of `calibration.RATES` that so many photos give, or at the `rates` named.
 
         Raises CalibrationError, which says how many photos are needed, for a rate named that they don't give."""
-        clean, count = score_photos(self.score, clean_photos), len(clean_photos)
+        count, score = len(clean_photos), self.score
         rates = available_rates(count, RATES) if rates is None else rates
-        self.thresholds = {f"{100 * rate:g}": conformal_threshold(clean, rate) for rate in rates}
+        honest = np.stack([score_photos(score, photos) for photos in honest_versions(clean_photos)], 1)
+        self.thresholds = {f"{100 * rate:g}": conformal_threshold(honest, rate) for rate in rates}
         self.size, self.calibration_photos = clean_photos.shape[1], count
 
     @property

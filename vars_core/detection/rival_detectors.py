@@ -7,6 +7,7 @@ of an attacked photo would give it away).
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 
 from vars_core.detection.calibration import conformal_threshold
 from vars_core.detection.detectors import FeatureSqueezing, score_photos
+from vars_core.detection.honest import honest_versions
 from vars_core.extractor import Extractor, batches, extract, to_images
 from vars_core.reconstruction.classics import JPEG
 from vars_core.runtime import device
@@ -27,13 +29,19 @@ from vars_core.runtime import device
 @dataclass(frozen=True)
 class DetectorData:
     """What detectors are fitted on, uint8 photos (·, H, W, 3): `clean` ones with their categories `labels` (N,), and
-    of *other* items `honest` (clean, edited or noisy) and `attacked` ones. `validation` photos set the threshold."""
+    of *other* items `honest` (clean, edited or noisy) and `attacked` ones. `validation` photos, clean, set the
+    threshold in their `honest_versions`."""
 
     clean: np.ndarray
     labels: np.ndarray
     honest: np.ndarray
     attacked: np.ndarray
     validation: np.ndarray
+
+    @cached_property
+    def uploads(self) -> list[np.ndarray]:
+        """The honest versions of `validation`."""
+        return list(honest_versions(self.validation))
 
 
 class RivalDetector(ABC):
@@ -43,9 +51,9 @@ class RivalDetector(ABC):
         self.extractor, self.validation_scores = extractor, None
 
     def fit(self, evidence: DetectorData, generator: torch.Generator) -> "RivalDetector":
-        """Learn what the method learns, then note the scores of the validation photos."""
+        """Learn what the method learns, then note the scores of the validation photos, (n, versions)."""
         self._learn(evidence, generator)
-        self.validation_scores = self.score(evidence.validation)
+        self.validation_scores = np.stack([self.score(photos) for photos in evidence.uploads], 1)
         return self
 
     @abstractmethod
