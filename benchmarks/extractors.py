@@ -1,14 +1,17 @@
 """Which network should see the photos: how well it recommends, how easily it is attacked, what a filter gives back?
 
-One row for each study whose notebooks 1 and 2 have run, with an extractor and an image size of its own:
+One row for each extractor and image size: features of all photos, VBPR trained on them, the attack *reach* on cold
+items, and a filter trained for a while. `--set` changes the profile's parameters, as for `vars study`. Rows are kept
+in a folder as they are done: interrupted, and called again, it goes on. The table has all rows of the folder, also
+those of other catalogues; delete the folder to begin anew.
 
-    vars study lite-64 --data CATALOGUE --profile real --only 01 02
-    vars study lite-96 --data CATALOGUE --profile real --only 01 02 --set data.image_size=96
-    vars study squeeze-64 --data CATALOGUE --profile real --only 01 02 --weights squeezenet1_0.safetensors
-    python -m benchmarks.extractors scratch/studies/lite-64 scratch/studies/lite-96 scratch/studies/squeeze-64
+    python -m benchmarks.extractors --data A --weights squeezenet1_0.safetensors tf_efficientnet_lite0.safetensors
+    python -m benchmarks.extractors --data B --weights squeezenet1_0.safetensors --set recommender.l2=0.01
 """
 
+import json
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +20,41 @@ import torch
 
 from benchmarks import filter_training, results
 from benchmarks.randomised import Study
-from vars_core import runtime, stats
+from vars_core import checkpoint, params, paths, runtime, stats
 from vars_core.attacks.engine import attack_photos, linf
 from vars_core.attacks.promotion import push
-from vars_core.extractor import extract, to_images
+from vars_core.data import catalogue, split
+from vars_core.extractor import Extractor, extract, to_images, train_on_categories
+from vars_core.pipeline.request import StudyError, study_params
+from vars_core.recommender.shop import Shop
+from vars_core.recommender.vbpr import VBPR
 from vars_core.reconstruction import filters, training
 
 TIMED = 256  # photos
 EPSILONS = (2, 4)
+
+
+def built(values: dict, place: Path) -> Study:
+    """The shop that notebooks 1 and 2 would build of the parameters `values`, with VBPR only."""
+    runtime.seed_everything(values["seed"])
+    sections = {name: params.Study.model_fields[name].annotation for name in values if name != "seed"}
+    cfg, seed = {name: section(**values[name]) for name, section in sections.items()}, values["seed"]
+    goods = catalogue.prepare(cfg["data"], seed, place / "prepared", cache=place / "decoded")
+    parts, photos = split.load(place / "prepared" / "split.npz"), np.asarray(goods.photos)
+    warm = np.flatnonzero(np.asarray(parts.train.sum(0)).ravel() > 0)
+    model = Extractor(cfg["recommender"].extractor, cfg["recommender"].pretrained).to(runtime.device())
+    if not cfg["recommender"].pretrained:
+        draws = runtime.generator(seed, "extractor")
+        train_on_categories(model, photos[warm], goods.labels[warm], cfg["recommender"].extractor_epochs, draws)
+    model.eval().requires_grad_(False)
+    model.freeze_scaler(photos[warm])
+    features = extract(model, photos)
+    vbpr = VBPR().fit(parts, features, cfg["recommender"], seed).to(runtime.device())
+    known, reporting = split.attacker_users(len(goods.user_ids), cfg["attacks"].attacker_users, seed)
+    shop = Shop(goods, parts, model, vbpr, features, known, reporting, cfg["recommender"].k)
+    unseen = np.intersect1d(parts.cold, parts.defence["test"])
+    items = runtime.rng(seed, "extractors").permutation(unseen)[: cfg["attacks"].items]
+    return Study(shop, cfg, seed, items)
 
 
 def row_of(study: Study, steps: int) -> dict:
@@ -69,18 +99,36 @@ def recovered(study: Study, cfg, steps: int) -> dict:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = results.parser("extractors", __doc__)
-    parser.add_argument("work", type=Path, nargs="+", help="work folders of studies whose notebooks 1 and 2 have run")
+    parser.add_argument("--data", type=Path, help="a catalogue's folder (what the profile says)")
+    parser.add_argument("--weights", type=Path, nargs="+", help="safetensors, named as the models (the profile's)")
+    parser.add_argument(
+        "--sides", type=int, nargs="+", default=[64, 96, 128], help="of photos, in pixels (64 96 128)"
+    )
+    parser.add_argument("--profile", default="real", help="%(default)s")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `vars study`")
     parser.add_argument("--steps", type=int, default=200, help="of training a filter; 0: none (%(default)s)")
+    parser.add_argument("--kept", type=Path, help="folder for what is done (scratch/benchmarks/extractors)")
     options = parser.parse_args(arguments)
-    rows = []
-    for work in options.work:
-        if not (work / "models" / "recommender").is_dir():
-            parser.error(f"{work}: no study whose notebooks 1 and 2 have run; vars study NAME --only 01 02")
-        rows.append(row_of(Study.open(work), options.steps))
-        print(rows[-1], flush=True)
-    table = pd.DataFrame(rows)
-    title = f"Extractors: VBPR's accuracy, the attack *reach* on cold items, and a filter after {options.steps} steps"
-    results.write("extractors", table, {"settings": {"steps": options.steps}}, options.out, title)
+    place = options.kept or paths.scratch() / "benchmarks" / "extractors"
+    for weights in options.weights or [None]:
+        for side in options.sides:
+            asked = Namespace(
+                profile=options.profile, data=options.data, weights=weights, extractor=None,
+                set=[*options.set, f"data.image_size={side}"],
+            )  # fmt: skip
+            try:
+                values = study_params(asked, paths.root())
+            except StudyError as error:
+                parser.error(str(error))
+            key = checkpoint.fingerprint(json.dumps(values, sort_keys=True, default=str), options.steps)
+            if not (kept := place / "rows" / f"{key}.json").is_file():
+                row = row_of(built(values, place), options.steps) | {"set": " ".join(options.set)}
+                paths.write(kept, json.dumps(row, default=float) + "\n")
+                print(row, flush=True)
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in (place / "rows").glob("*.json")]
+    table = pd.DataFrame(rows).sort_values(["catalogue", "extractor", "side"])
+    title = "Extractors: VBPR's accuracy, the attack *reach* on cold items, and a filter of few steps"
+    results.write("extractors", table, {"settings": {"profile": options.profile}}, options.out, title)
     return 0
 
 

@@ -222,20 +222,29 @@ def test_denoisers_are_compared_behind_the_recommender_of_a_study(smoke, tmp_pat
     assert table["ndcg@10"][randomised.OWN] != table["ndcg@10"]["recommender of raw photos"]
 
 
-def test_extractors_are_compared_by_studies(smoke, found, tmp_path, monkeypatch):
-    monkeypatch.setenv("VARS_WORKSPACE", str(smoke[0]))
-    assert extractors.main([str(smoke[0]), "--steps", "1", "--out", str(tmp_path)]) == 0
+def test_extractors_are_compared_and_rows_are_kept(found, tmp_path, monkeypatch):
+    asked = ["--profile", "smoke", "--sides", "32", "--steps", "1", "--kept", str(tmp_path / "kept")]
+    assert extractors.main([*asked, "--out", str(tmp_path)]) == 0
     (row,) = rows(tmp_path / "extractors" / "results.csv")
     assert row["extractor"] == "small_cnn" and float(row["ms a photo"]) > 0
     assert float(row["hr@10"]) == pytest.approx(found["02_recommender"]["vbpr"]["hr@10"], abs=1e-3)
     assert float(row["low, ε = 4"]) <= float(row["reach, ε = 4"]) <= float(row["high, ε = 4"])
     assert float(row["recovery, ε = 8"]) < 1
+    monkeypatch.setattr(extractors, "row_of", None)  # nothing is computed any more
+    assert extractors.main([*asked, "--out", str(tmp_path / "again")]) == 0
+    assert rows(tmp_path / "again" / "extractors" / "results.csv") == [row]
 
 
-@pytest.mark.parametrize("benchmark", [extractors, randomised])
-def test_a_folder_without_a_study_is_refused(benchmark, tmp_path, capsys):
+def test_extractors_of_what_is_not_there_are_refused(tmp_path, capsys):
+    for asked in (["--data", str(tmp_path / "none")], ["--weights", str(tmp_path / "none.safetensors")]):
+        with pytest.raises(SystemExit):
+            extractors.main(["--profile", "smoke", "--kept", str(tmp_path), *asked])
+        assert "no such f" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        benchmark.main([str(tmp_path)])
+        randomised.main([str(tmp_path)])
     assert "no study whose notebooks 1 and 2 have run" in capsys.readouterr().err
 
 
