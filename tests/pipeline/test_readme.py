@@ -39,7 +39,7 @@ def test_blocks_are_filled_and_the_rest_is_left(root):
     new = readme.regenerated(text, root)
     assert new.startswith("before\n") and new.endswith("after\n") and "old" not in new
     assert "| [1 · data](reports/notebooks/01_data.ipynb) | How \\| many? | 1,999 users. |" in new
-    assert "\n\nAppendix [A3 · more](reports/notebooks/A3_more.ipynb): *–* –\n" in new
+    assert "\n\nAppendices: [A3 · more](reports/notebooks/A3_more.ipynb), *–*\n" in new
     assert readme.regenerated(new, root) == new
 
 

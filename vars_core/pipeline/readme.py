@@ -46,7 +46,7 @@ def old_pages(root: Path) -> dict[Path, str]:
 
 
 def notebook_table(root: Path, up: str = "") -> str:
-    """Question and answer of each notebook of the story, by a link to the executed copy; then of the appendices."""
+    """Question and answer of each notebook of the story, linked to the executed copy; of appendices the question."""
     tables = {"": [], "A": []}
     for path in notebooks.sources(root):
         found = root / "reports" / "tables" / path.stem / "answer.json"
@@ -56,8 +56,8 @@ def notebook_table(root: Path, up: str = "") -> str:
         row = [link, answer.get("question", ABSENT), answer.get("answer", ABSENT)]
         tables["A" * number.startswith("A")].append(row)
     story = _table(["notebook", "question", "answer"], tables[""])
-    sides = [f"Appendix {link}: *{question}* {answer}" for link, question, answer in tables["A"]]
-    return "\n\n".join([story, *sides])
+    sides = "; ".join(f"{link}, *{question}*" for link, question, _ in tables["A"])
+    return f"{story}\n\nAppendices: {sides}" if sides else story
 
 
 def time_table(root: Path, up: str = "") -> str:
